@@ -1,0 +1,400 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// A Tx is a transaction that a Consumer received whole.
+type Tx struct {
+	// Server is the name of the server that sent it.
+	Server string
+	XID    uint32
+	// End is the position that is confirmed to have received it.
+	End     LSN
+	Changes []Change
+	// GID is set for the two parts of a prepared transaction: Changes come with
+	// "prepare", and Kind says which part this is.
+	GID  string
+	Kind string
+}
+
+// A Change is one row of a transaction.
+type Change struct {
+	// Kind is "insert", "update", "delete", "truncate" or "message".
+	Kind     string
+	Relation string
+	// Row has the new row's columns as text; those that are NULL or unchanged
+	// TOAST values are missing. For a delete it is what is sent of the old row.
+	Row map[string]string
+}
+
+func (c Change) String() string {
+	names := make([]string, 0, len(c.Row))
+	for name := range c.Row {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", c.Kind, c.Relation)
+	for _, name := range names {
+		fmt.Fprintf(&b, " %s=%s", name, c.Row[name])
+	}
+	return b.String()
+}
+
+// ConsumerConfig says what a Consumer reads.
+type ConsumerConfig struct {
+	Slot string
+	// Database is "postgres" by default.
+	Database string
+	// Plugin is pgoutput (the default) or test_decoding, as the slot was made
+	// with.
+	Plugin string
+	// Publication is for pgoutput.
+	Publication string
+	// TwoPhase asks pgoutput for prepared transactions.
+	TwoPhase bool
+	// Options are further options of the plugin, as in `"streaming" 'on'`.
+	Options []string
+	// FromSlot leaves the start to the slot. By default the consumer asks to
+	// go on after what it has received, as one that stores its position does;
+	// with FromSlot it shows what a consumer without a position would get.
+	FromSlot bool
+	// Manual leaves confirming to Confirm. By default everything received is
+	// confirmed at once.
+	Manual bool
+}
+
+// A Consumer is a client of logical replication that remembers everything it
+// receives. It can be stopped and go on at another server: that is what it is
+// for.
+type Consumer struct {
+	config ConsumerConfig
+
+	mu        sync.Mutex
+	received  []Tx
+	position  LSN // end of the last transaction received
+	confirmed LSN // what was reported as flushed
+	connected bool
+	err       error
+	stop      context.CancelFunc
+	done      chan struct{}
+}
+
+// NewConsumer returns a consumer that has not started. It is stopped at the end
+// of the test.
+func NewConsumer(t T, config ConsumerConfig) *Consumer {
+	if config.Database == "" {
+		config.Database = "postgres"
+	}
+	if config.Plugin == "" {
+		config.Plugin = "pgoutput"
+	}
+	c := &Consumer{config: config}
+	t.Cleanup(c.Stop)
+	return c
+}
+
+// Start begins to read from the server and waits until the stream is
+// established. It tries again while the slot is still in use or the server does
+// not answer.
+func (c *Consumer) Start(t T, s *Server) {
+	t.Helper()
+	Eventually(t, DefaultDeadline, fmt.Sprintf("the slot %s on %s to stream", c.config.Slot, s.Name), func() error {
+		return c.TryStart(s)
+	})
+}
+
+// TryStart begins to read from the server, and returns why it cannot.
+func (c *Consumer) TryStart(s *Server) error {
+	c.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := pgconn.Connect(ctx, s.DB(c.config.Database).ConnString()+" replication=database application_name=consumer")
+	if err != nil {
+		return err
+	}
+	if err := c.startReplication(ctx, conn); err != nil {
+		conn.Close(ctx)
+		return err
+	}
+	streamCtx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	c.mu.Lock()
+	c.stop, c.done, c.connected, c.err = stop, done, true, nil
+	c.mu.Unlock()
+	go func() {
+		defer close(done)
+		err := c.stream(streamCtx, conn, s.Name)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		conn.Close(ctx)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.connected = false
+		if streamCtx.Err() == nil {
+			c.err = err
+		}
+	}()
+	return nil
+}
+
+// startReplication sends START_REPLICATION and waits for the answer.
+func (c *Consumer) startReplication(ctx context.Context, conn *pgconn.PgConn) error {
+	options := slices.Clone(c.config.Options)
+	switch c.config.Plugin {
+	case "pgoutput":
+		version := "1"
+		if c.config.TwoPhase {
+			version = "3"
+			options = append(options, `"two_phase" 'on'`)
+		}
+		options = append(options, fmt.Sprintf(`"proto_version" '%s'`, version),
+			fmt.Sprintf(`"publication_names" %s`, QuoteLiteral(`"`+c.config.Publication+`"`)),
+			`"messages" 'on'`)
+	case "test_decoding":
+		options = append(options, `"include-xids" 'on'`, `"skip-empty-xacts" 'on'`)
+	}
+	start := c.Position()
+	if c.config.FromSlot {
+		start = 0
+	}
+	sql := fmt.Sprintf(`START_REPLICATION SLOT "%s" LOGICAL %v (%s)`, c.config.Slot, start, strings.Join(options, ", "))
+	conn.Frontend().SendQuery(&pgproto3.Query{String: sql})
+	if err := conn.Frontend().Flush(); err != nil {
+		return err
+	}
+	for {
+		msg, err := conn.ReceiveMessage(ctx)
+		if err != nil {
+			return err
+		}
+		switch msg := msg.(type) {
+		case *pgproto3.CopyBothResponse:
+			return nil
+		case *pgproto3.ErrorResponse:
+			return pgconn.ErrorResponseToPgError(msg)
+		}
+	}
+}
+
+// stream reads until the connection ends or ctx does.
+func (c *Consumer) stream(ctx context.Context, conn *pgconn.PgConn, server string) error {
+	var dec decoder
+	if c.config.Plugin == "test_decoding" {
+		dec = &textDecoder{}
+	} else {
+		dec = &pgoutputDecoder{relations: map[uint32]pgoutputRelation{}}
+	}
+	const statusInterval = 200 * time.Millisecond
+	nextStatus := time.Now()
+	for ctx.Err() == nil {
+		if !time.Now().Before(nextStatus) {
+			if err := c.sendStatus(conn); err != nil {
+				return err
+			}
+			nextStatus = time.Now().Add(statusInterval)
+		}
+		recvCtx, cancel := context.WithDeadline(ctx, nextStatus)
+		msg, err := conn.ReceiveMessage(recvCtx)
+		cancel()
+		if err != nil {
+			if pgconn.Timeout(err) && ctx.Err() == nil {
+				continue
+			}
+			return err
+		}
+		switch msg := msg.(type) {
+		case *pgproto3.CopyData:
+			reply, err := c.receive(dec, server, msg.Data)
+			if err != nil {
+				return err
+			}
+			if reply {
+				nextStatus = time.Now()
+			}
+		case *pgproto3.ErrorResponse:
+			return pgconn.ErrorResponseToPgError(msg)
+		case *pgproto3.CopyDone:
+			return errors.New("the server has ended the stream")
+		}
+	}
+	// The last confirmation, so that a stop in between loses none.
+	return c.sendStatus(conn)
+}
+
+// receive handles one message of the stream and tells whether to answer now.
+func (c *Consumer) receive(dec decoder, server string, data []byte) (bool, error) {
+	if len(data) == 0 {
+		return false, errors.New("empty CopyData")
+	}
+	switch data[0] {
+	case 'w':
+		if len(data) < 25 {
+			return false, errors.New("short XLogData")
+		}
+		tx, err := dec.decode(LSN(binary.BigEndian.Uint64(data[1:])), data[25:])
+		if err != nil || tx == nil {
+			return false, err
+		}
+		tx.Server = server
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.received = append(c.received, *tx)
+		c.position = max(c.position, tx.End)
+		if !c.config.Manual {
+			c.confirmed = max(c.confirmed, tx.End)
+		}
+		return true, nil
+	case 'k':
+		if len(data) < 18 {
+			return false, errors.New("short keepalive")
+		}
+		// Between transactions everything up to the sender's position has been
+		// received, if only as nothing.
+		if !dec.open() && !c.config.Manual {
+			c.mu.Lock()
+			c.confirmed = max(c.confirmed, LSN(binary.BigEndian.Uint64(data[1:])))
+			c.mu.Unlock()
+		}
+		return data[17] == 1, nil
+	}
+	return false, nil
+}
+
+// sendStatus sends a standby status update.
+func (c *Consumer) sendStatus(conn *pgconn.PgConn) error {
+	c.mu.Lock()
+	written, flushed := max(c.position, c.confirmed), c.confirmed
+	c.mu.Unlock()
+	data := make([]byte, 0, 34)
+	data = append(data, 'r')
+	data = binary.BigEndian.AppendUint64(data, uint64(written))
+	data = binary.BigEndian.AppendUint64(data, uint64(flushed))
+	data = binary.BigEndian.AppendUint64(data, uint64(flushed))
+	data = binary.BigEndian.AppendUint64(data, uint64(time.Since(postgresEpoch).Microseconds()))
+	data = append(data, 0)
+	conn.Frontend().Send(&pgproto3.CopyData{Data: data})
+	return conn.Frontend().Flush()
+}
+
+var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Stop ends the stream. What was received stays.
+func (c *Consumer) Stop() {
+	c.mu.Lock()
+	stop, done := c.stop, c.done
+	c.mu.Unlock()
+	if stop == nil {
+		return
+	}
+	stop()
+	<-done
+}
+
+// Confirm reports a position as flushed, for a consumer in Manual mode.
+func (c *Consumer) Confirm(position LSN) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.confirmed = max(c.confirmed, position)
+}
+
+// Position is the end of the last transaction received.
+func (c *Consumer) Position() LSN {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.position
+}
+
+// Confirmed is the position last reported as flushed.
+func (c *Consumer) Confirmed() LSN {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.confirmed
+}
+
+// Streaming tells whether the stream is up, and why it ended otherwise.
+func (c *Consumer) Streaming() (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.connected, c.err
+}
+
+// Received returns the transactions received, in order, as often as they came.
+func (c *Consumer) Received() []Tx {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.received)
+}
+
+// Changes returns the changes of the transactions received, in order.
+func (c *Consumer) Changes() []Change {
+	var changes []Change
+	for _, tx := range c.Received() {
+		changes = append(changes, tx.Changes...)
+	}
+	return changes
+}
+
+// Values returns one column of the rows that were inserted into a table, in the
+// order of their arrival.
+func (c *Consumer) Values(relation, column string) []string {
+	var values []string
+	for _, change := range c.Changes() {
+		if change.Kind == "insert" && change.Relation == relation {
+			values = append(values, change.Row[column])
+		}
+	}
+	return values
+}
+
+// WaitValues waits until the column's values received from the table are exactly
+// these, in this order.
+func (c *Consumer) WaitValues(t T, relation, column string, want ...string) {
+	t.Helper()
+	what := fmt.Sprintf("slot %s to deliver %d values of %s.%s", c.config.Slot, len(want), relation, column)
+	Eventually(t, DefaultDeadline, what, func() error {
+		got := c.Values(relation, column)
+		if !slices.Equal(got, want) {
+			up, err := c.Streaming()
+			return fmt.Errorf("received %d: %q, wanted %q (streaming: %v, error: %v)", len(got), got, want, up, err)
+		}
+		return nil
+	})
+}
+
+// WaitReceived waits until condition holds for what was received.
+func (c *Consumer) WaitReceived(t T, what string, condition func([]Tx) bool) {
+	t.Helper()
+	Eventually(t, DefaultDeadline, what, func() error {
+		if received := c.Received(); !condition(received) {
+			up, err := c.Streaming()
+			return fmt.Errorf("received %v (streaming: %v, error: %v)", received, up, err)
+		}
+		return nil
+	})
+}
+
+// WaitConfirmed waits until the server has taken over the position that the
+// consumer confirmed last.
+func (c *Consumer) WaitConfirmed(t T, s *Server) {
+	t.Helper()
+	Eventually(t, DefaultDeadline, fmt.Sprintf("%s to record what slot %s confirmed", s.Name, c.config.Slot), func() error {
+		want := c.Position()
+		got, err := TryQueryOne[LSN](s, "select confirmed_flush_lsn from pg_replication_slots where slot_name = $1", c.config.Slot)
+		if err == nil && got < want {
+			err = fmt.Errorf("confirmed_flush_lsn is %v, wanted %v", got, want)
+		}
+		return err
+	})
+}

@@ -1,0 +1,580 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A Server is a PostgreSQL server and its data directory. Its methods for SQL
+// use the database postgres as the superuser postgres; DB gives those of
+// another database. Methods that take a T fail the test when they cannot do
+// what they are for, and so must be called from the test's goroutine; those that
+// start with Try may be called from any.
+type Server struct {
+	*Database
+
+	// Name is the server's cluster_name.
+	Name string
+	// Major is the major version.
+	Major int
+	// Port is the TCP port on 127.0.0.1. It stays the same over restarts.
+	Port int
+	// Slot is the physical slot on the primary that a standby uses.
+	Slot string
+
+	install *Install
+	base    string
+	dir     string
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	exitErr error
+}
+
+// A StopMode is the way in which a server is shut down.
+type StopMode syscall.Signal
+
+// The modes of pg_ctl stop.
+const (
+	Smart     = StopMode(syscall.SIGTERM)
+	Fast      = StopMode(syscall.SIGINT)
+	Immediate = StopMode(syscall.SIGQUIT)
+)
+
+// New makes a server of the given major version and starts it. It is stopped
+// and removed at the end of the test.
+func New(t T, major int, opts ...Option) *Server {
+	t.Helper()
+	o := gather(opts)
+	s := newServer(t, major, o, "primary")
+	if err := s.install.initDataDir(s.base, s.DataDir()); err != nil {
+		t.Fatalf("%s: %v", s.Name, err)
+	}
+	settings := map[string]string{
+		"wal_level":                    "logical",
+		"max_wal_senders":              "20",
+		"max_replication_slots":        "20",
+		"max_worker_processes":         "20",
+		"hot_standby_feedback":         "on",
+		"wal_receiver_status_interval": "1s",
+		"wal_retrieve_retry_interval":  "200ms",
+		"log_line_prefix":              "%m [%p] %b %q%a@%d ",
+		"log_replication_commands":     "on",
+		"shared_buffers":               "32MB",
+		// A vacuum in the background would assign transaction ids and remove
+		// rows when no test expects it.
+		"autovacuum": "off",
+	}
+	if !o.fsync {
+		settings["fsync"] = "off"
+	}
+	maps.Copy(settings, o.config())
+	s.AppendConf(t, settings)
+	hba := append(slices.Clone(o.hba),
+		"local all all trust",
+		"host all all 127.0.0.1/32 trust",
+		"local replication all trust",
+		"host replication all 127.0.0.1/32 trust")
+	s.WriteFile(t, "pg_hba.conf", strings.Join(hba, "\n")+"\n")
+	if !o.notStarted {
+		s.Start(t)
+	}
+	return s
+}
+
+func (o *options) config() map[string]string {
+	settings := maps.Clone(o.settings)
+	if len(o.preload) > 0 {
+		settings["shared_preload_libraries"] = strings.Join(o.preload, ",")
+	}
+	return settings
+}
+
+// newServer makes everything of a server but the data directory.
+func newServer(t T, major int, o *options, defaultName string) *Server {
+	t.Helper()
+	install, err := Find(major)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	base, err := space.enter()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	name := o.name
+	if name == "" {
+		name = defaultName
+	}
+	name = space.name(name)
+	s := &Server{Name: name, Major: major, install: install, base: base, dir: filepath.Join(base, name)}
+	s.Database = &Database{server: s, name: "postgres"}
+	t.Cleanup(func() { s.remove(t) })
+	if err := os.Mkdir(s.dir, 0o755); err != nil {
+		t.Fatalf("%v", err)
+	}
+	if err := os.Chown(s.dir, install.uid, install.gid); err != nil {
+		t.Fatalf("%v", err)
+	}
+	if s.Port, err = freePort(); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return s
+}
+
+// freePort returns a port that nothing listens on. It stays below the range
+// from which the kernel takes the ports of outgoing connections, so that it is
+// still free when the server comes back after a restart.
+func freePort() (int, error) {
+	var err error
+	for range 100 {
+		port := 15000 + rand.IntN(17000)
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, err
+}
+
+// remove ends the server whatever state it is in.
+func (s *Server) remove(t T) {
+	if err := killAll(s.DataDir()); err != nil {
+		t.Errorf("%s: %v", s.Name, err)
+	}
+	if s.exited != nil {
+		<-s.exited
+	}
+	if t.Failed() {
+		t.Logf("log of %s, %v:\n%s", s.Name, s.install, tail(s.Log(), 300))
+	}
+	if keep() {
+		t.Logf("%s is kept: %s", s.Name, s.DataDir())
+	} else if err := os.RemoveAll(s.dir); err != nil {
+		t.Errorf("%s: %v", s.Name, err)
+	}
+	space.leave()
+}
+
+func tail(text string, lines int) string {
+	all := strings.SplitAfter(text, "\n")
+	if len(all) > lines {
+		all = append([]string{fmt.Sprintf("(%d lines before)\n", len(all)-lines)}, all[len(all)-lines:]...)
+	}
+	return strings.Join(all, "")
+}
+
+// DataDir is the server's data directory.
+func (s *Server) DataDir() string { return filepath.Join(s.dir, "data") }
+
+// SocketDir is the directory of the server's unix socket.
+func (s *Server) SocketDir() string { return s.dir }
+
+// Install is the installation that the server runs from.
+func (s *Server) Install() *Install { return s.install }
+
+// AppendConf appends parameters to postgresql.conf, without a reload.
+func (s *Server) AppendConf(t T, settings map[string]string) {
+	t.Helper()
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		fmt.Fprintf(&b, "%s = %s\n", name, quoteConf(settings[name]))
+	}
+	f, err := os.OpenFile(filepath.Join(s.DataDir(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(b.String()); err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+// WriteFile writes a file below the data directory, readable by the server
+// alone.
+func (s *Server) WriteFile(t T, name, content string) {
+	t.Helper()
+	path := filepath.Join(s.DataDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatalf("%v", err)
+	}
+	if err := os.Chown(path, s.install.uid, s.install.gid); err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+// Start starts the server and waits until it accepts connections.
+func (s *Server) Start(t T) {
+	t.Helper()
+	if err := s.TryStart(); err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+// TryStart starts the server and waits until it accepts connections, or has
+// given up.
+func (s *Server) TryStart() error {
+	if s.Running() {
+		return fmt.Errorf("%s is running already", s.Name)
+	}
+	mark := s.LogMark()
+	logFile, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	// What belongs to the place and not to the configuration is on the command
+	// line, so that a standby never inherits it.
+	s.cmd = s.install.launch(s.DataDir(), s.base, "QUIT", "postgres", "-D", s.DataDir(),
+		"-c", "listen_addresses=127.0.0.1", "-c", fmt.Sprintf("port=%d", s.Port),
+		"-c", "unix_socket_directories="+s.dir, "-c", "cluster_name="+s.Name)
+	s.cmd.Stdout, s.cmd.Stderr = logFile, logFile
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		s.exitErr = cmd.Wait()
+		close(exited)
+	}(s.cmd, s.exited)
+
+	var gaveUp error
+	err = poll(DefaultDeadline, func() error {
+		if !s.Running() {
+			gaveUp = fmt.Errorf("%s did not start: %v\n%s", s.Name, s.exitErr, tail(s.LogSince(mark), 30))
+			return nil
+		}
+		return s.ready()
+	})
+	if gaveUp != nil {
+		return gaveUp
+	}
+	if err != nil {
+		return fmt.Errorf("%s did not start within %v: %w\n%s", s.Name, DefaultDeadline, err, tail(s.LogSince(mark), 30))
+	}
+	return nil
+}
+
+// ready tells from the postmaster's own file whether it accepts connections.
+func (s *Server) ready() error {
+	content, err := os.ReadFile(filepath.Join(s.DataDir(), "postmaster.pid"))
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(string(content), "\n")
+	if lines[0] != strconv.Itoa(s.cmd.Process.Pid) {
+		return fmt.Errorf("postmaster.pid is of process %s", lines[0])
+	}
+	if len(lines) < 8 || strings.TrimSpace(lines[7]) != "ready" {
+		return errors.New("the postmaster is not ready")
+	}
+	return nil
+}
+
+// Running tells whether the postmaster process exists.
+func (s *Server) Running() bool {
+	if s.exited == nil {
+		return false
+	}
+	select {
+	case <-s.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// Stop shuts the server down, and fails the test unless it is down within
+// DefaultDeadline.
+func (s *Server) Stop(t T, mode StopMode) {
+	t.Helper()
+	s.Signal(t, syscall.Signal(mode))
+	s.WaitExit(t, DefaultDeadline)
+}
+
+// WaitExit waits for the postmaster to exit.
+func (s *Server) WaitExit(t T, deadline time.Duration) {
+	t.Helper()
+	select {
+	case <-s.exited:
+	case <-time.After(deadline):
+		t.Fatalf("%s did not exit within %v; processes left:\n%s", s.Name, deadline, formatProcesses(s.Processes()))
+	}
+}
+
+// Restart stops the server in mode Fast and starts it.
+func (s *Server) Restart(t T) {
+	t.Helper()
+	s.Stop(t, Fast)
+	s.Start(t)
+}
+
+// Kill9 kills the postmaster and all its children with SIGKILL, as when the
+// machine goes down.
+func (s *Server) Kill9(t T) {
+	t.Helper()
+	if !s.Running() {
+		t.Fatalf("%s is not running", s.Name)
+	}
+	if err := killAll(s.DataDir()); err != nil {
+		t.Fatalf("%s: %v", s.Name, err)
+	}
+	<-s.exited
+}
+
+// Signal sends a signal to the postmaster.
+func (s *Server) Signal(t T, sig syscall.Signal) {
+	t.Helper()
+	if !s.Running() {
+		t.Fatalf("%s is not running", s.Name)
+	}
+	if err := syscall.Kill(s.PostmasterPID(), sig); err != nil {
+		t.Fatalf("%s: %v: %v", s.Name, sig, err)
+	}
+}
+
+// Freeze stops all processes of the server with SIGSTOP: its connections stay
+// open and nobody answers. Thaw lets them go on.
+func (s *Server) Freeze(t T) {
+	t.Helper()
+	// The postmaster first, so that it starts no new ones.
+	s.Signal(t, syscall.SIGSTOP)
+	for _, pid := range processes(s.DataDir()) {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+}
+
+// Thaw undoes Freeze.
+func (s *Server) Thaw(t T) {
+	t.Helper()
+	for _, pid := range processes(s.DataDir()) {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	}
+	s.Signal(t, syscall.SIGCONT)
+}
+
+// Promote promotes a standby and waits until it accepts writes. It returns the
+// time that took.
+func (s *Server) Promote(t T) time.Duration {
+	t.Helper()
+	start := time.Now()
+	// What pg_ctl promote does. It needs no connection, so a promotion also
+	// works when all are taken.
+	s.WriteFile(t, "promote", "")
+	s.Signal(t, syscall.SIGUSR1)
+	Eventually(t, DefaultDeadline, s.Name+" to be promoted", func() error {
+		inRecovery, err := TryQueryOne[bool](s, "select pg_is_in_recovery()")
+		if err == nil && inRecovery {
+			err = errors.New("it is still in recovery")
+		}
+		return err
+	})
+	return time.Since(start)
+}
+
+// Reload makes the server read its configuration, and waits until new sessions
+// see it.
+func (s *Server) Reload(t T) {
+	t.Helper()
+	const loaded = "select pg_conf_load_time()"
+	before := QueryOne[time.Time](t, s, loaded)
+	s.Signal(t, syscall.SIGHUP)
+	Eventually(t, DefaultDeadline, s.Name+" to reload its configuration", func() error {
+		now, err := TryQueryOne[time.Time](s, loaded)
+		if err == nil && !now.After(before) {
+			err = fmt.Errorf("pg_conf_load_time() is %v", now)
+		}
+		return err
+	})
+}
+
+// Set changes a parameter with ALTER SYSTEM and reloads. More than one value is
+// for the parameters whose elements are quoted one by one, such as
+// shared_preload_libraries.
+func (s *Server) Set(t T, name string, values ...string) {
+	t.Helper()
+	quoted := make([]string, len(values))
+	for i, value := range values {
+		quoted[i] = QuoteLiteral(value)
+	}
+	s.Exec(t, "alter system set "+name+" = "+strings.Join(quoted, ", "))
+	s.Reload(t)
+}
+
+// Unset takes back what Set did.
+func (s *Server) Unset(t T, name string) {
+	t.Helper()
+	s.Exec(t, "alter system reset "+name)
+	s.Reload(t)
+}
+
+// A Process is a process of a server.
+type Process struct {
+	PID   int
+	Title string
+}
+
+func formatProcesses(processes []Process) string {
+	var b strings.Builder
+	for _, p := range processes {
+		fmt.Fprintf(&b, "%d %s\n", p.PID, p.Title)
+	}
+	return b.String()
+}
+
+// Processes returns the server's processes with their titles.
+func (s *Server) Processes() []Process {
+	var list []Process
+	for _, pid := range processes(s.DataDir()) {
+		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil {
+			continue
+		}
+		title := strings.TrimRight(strings.ReplaceAll(string(cmdline), "\x00", " "), " ")
+		list = append(list, Process{pid, title})
+	}
+	return list
+}
+
+// PostmasterPID is the process id of the postmaster.
+func (s *Server) PostmasterPID() int { return s.cmd.Process.Pid }
+
+// FindWorker returns the process whose title matches the regular expression, and
+// 0 when there is none.
+func (s *Server) FindWorker(pattern string) int {
+	re := regexp.MustCompile(pattern)
+	for _, p := range s.Processes() {
+		if p.PID != s.PostmasterPID() && re.MatchString(p.Title) {
+			return p.PID
+		}
+	}
+	return 0
+}
+
+// WorkerPID waits for a process whose title matches the regular expression.
+func (s *Server) WorkerPID(t T, pattern string) int {
+	t.Helper()
+	var pid int
+	Eventually(t, DefaultDeadline, fmt.Sprintf("a process of %s that matches %q", s.Name, pattern), func() error {
+		if pid = s.FindWorker(pattern); pid == 0 {
+			return fmt.Errorf("there are only:\n%s", formatProcesses(s.Processes()))
+		}
+		return nil
+	})
+	return pid
+}
+
+func (s *Server) logPath() string { return filepath.Join(s.dir, "log") }
+
+// Log is everything that the server has logged.
+func (s *Server) Log() string { return s.LogSince(0) }
+
+// A LogMark is a position in a server's log.
+type LogMark int64
+
+// LogMark is the end of the log as it is now.
+func (s *Server) LogMark() LogMark {
+	info, err := os.Stat(s.logPath())
+	if err != nil {
+		return 0
+	}
+	return LogMark(info.Size())
+}
+
+// LogSince is what the server has logged since the mark.
+func (s *Server) LogSince(mark LogMark) string {
+	f, err := os.Open(s.logPath())
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if _, err := f.Seek(int64(mark), io.SeekStart); err != nil {
+		return ""
+	}
+	text, _ := io.ReadAll(f)
+	return string(text)
+}
+
+// WaitLog waits until a line logged since the mark matches the regular
+// expression, and returns the match.
+func (s *Server) WaitLog(t T, mark LogMark, pattern string) string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	var match string
+	Eventually(t, DefaultDeadline, fmt.Sprintf("the log of %s to match %q", s.Name, pattern), func() error {
+		text := s.LogSince(mark)
+		if match = re.FindString(text); match == "" {
+			return fmt.Errorf("it ends with\n%s", tail(text, 10))
+		}
+		return nil
+	})
+	return match
+}
+
+// Command returns a command that runs one of the version's programs (psql,
+// pg_dump) as the server's user, in the server's root, with the environment
+// set up to connect to this server.
+func (s *Server) Command(program string, args ...string) *exec.Cmd {
+	cmd := s.install.command(s.dir, s.base, program, args...)
+	cmd.Env = append(cmd.Env, "PGHOST=127.0.0.1", fmt.Sprintf("PGPORT=%d", s.Port),
+		"PGUSER=postgres", "PGDATABASE=postgres")
+	return cmd
+}
+
+// Run runs one of the version's programs and returns its output.
+func (s *Server) Run(t T, program string, args ...string) string {
+	t.Helper()
+	out, err := s.Command(program, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// PSQL runs a script with psql, unaligned and without headers, and returns its
+// output.
+func (s *Server) PSQL(t T, script string) string {
+	t.Helper()
+	cmd := s.Command("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-")
+	cmd.Stdin = strings.NewReader(script)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("psql: %v\n%s", err, out)
+	}
+	return strings.TrimRight(string(out), "\n")
+}
+
+// TempDir makes a directory that belongs to the server's user and is removed
+// with the server.
+func (s *Server) TempDir(t T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(s.dir, "tmp-")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	if err := os.Chown(dir, s.install.uid, s.install.gid); err != nil {
+		t.Fatalf("%v", err)
+	}
+	return dir
+}
+
+// ReadFile reads a file below the data directory.
+func (s *Server) ReadFile(t T, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(s.DataDir(), name))
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return string(content)
+}
