@@ -1,0 +1,125 @@
+// Package queue carries requests from goroutines to the server's main thread and the answers back.
+//
+// Goroutines wait in [Queue.Call]; the main thread polls [Queue.Next] after it was woken and delivers
+// with [Queue.Answer]. Neither Next nor Answer ever waits.
+package queue
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// ErrCanceled is the cause of a context that [Queue.Cancel] ended.
+var ErrCanceled = errors.New("canceled by the server")
+
+// Request is one thing asked of the main thread.
+type Request struct {
+	ID   uint64
+	Kind int32
+	Data []byte
+}
+
+type answer struct {
+	data []byte
+	err  error
+}
+
+// Queue is safe for concurrent use. The zero value needs SetWake before the first Call.
+type Queue struct {
+	mu      sync.Mutex
+	lastID  uint64
+	pending []Request
+	waiting map[uint64]chan answer
+	wake    func()
+	cancel  context.CancelCauseFunc
+}
+
+// SetWake sets the function that tells the main thread of a new request. It is called without locks held.
+func (q *Queue) SetWake(wake func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.wake = wake
+}
+
+// Call puts a request into the queue and waits for its answer. When ctx is done first, the request is
+// withdrawn, or, if the main thread has taken it already, its answer is dropped.
+func (q *Queue) Call(ctx context.Context, kind int32, data []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	done := make(chan answer, 1)
+	q.mu.Lock()
+	q.lastID++
+	id := q.lastID
+	if q.waiting == nil {
+		q.waiting = make(map[uint64]chan answer)
+	}
+	q.waiting[id] = done
+	q.pending = append(q.pending, Request{ID: id, Kind: kind, Data: data})
+	wake := q.wake
+	q.mu.Unlock()
+	wake()
+
+	select {
+	case a := <-done:
+		return a.data, a.err
+	case <-ctx.Done():
+		q.withdraw(id)
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (q *Queue) withdraw(id uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.waiting, id)
+	for i, r := range q.pending {
+		if r.ID == id {
+			q.pending = append(q.pending[:i], q.pending[i+1:]...)
+			return
+		}
+	}
+}
+
+// Next takes the oldest request.
+func (q *Queue) Next() (Request, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.pending) == 0 {
+		return Request{}, false
+	}
+	r := q.pending[0]
+	q.pending = q.pending[1:]
+	return r, true
+}
+
+// Answer delivers to the caller that waits for id, if it still does.
+func (q *Queue) Answer(id uint64, data []byte, err error) {
+	q.mu.Lock()
+	done := q.waiting[id]
+	delete(q.waiting, id)
+	q.mu.Unlock()
+	if done != nil {
+		done <- answer{data, err}
+	}
+}
+
+// Cancelable derives a context that the next [Queue.Cancel] ends. There is one at a time.
+func (q *Queue) Cancelable(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	q.mu.Lock()
+	q.cancel = cancel
+	q.mu.Unlock()
+	return ctx, func() { cancel(nil) }
+}
+
+// Cancel ends the context made last by Cancelable, if any.
+func (q *Queue) Cancel() {
+	q.mu.Lock()
+	cancel := q.cancel
+	q.mu.Unlock()
+	if cancel != nil {
+		cancel(ErrCanceled)
+	}
+}

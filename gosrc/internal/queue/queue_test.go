@@ -1,0 +1,114 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/replsync/replsync/gosrc/internal/queue"
+)
+
+// serve answers every request with its own data, or with fail.
+func serve(q *queue.Queue, wake <-chan struct{}, stop <-chan struct{}, fail error) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-wake:
+		}
+		for r, ok := q.Next(); ok; r, ok = q.Next() {
+			q.Answer(r.ID, r.Data, fail)
+		}
+	}
+}
+
+func newQueue() (q *queue.Queue, wake chan struct{}) {
+	q = new(queue.Queue)
+	wake = make(chan struct{}, 1)
+	q.SetWake(func() {
+		select {
+		case wake <- struct{}{}:
+		default: // a wake-up is pending already
+		}
+	})
+	return q, wake
+}
+
+func TestCallReturnsTheAnswerToItsOwnRequest(t *testing.T) {
+	q, wake := newQueue()
+	stop := make(chan struct{})
+	defer close(stop)
+	go serve(q, wake, stop, nil)
+
+	results := make(chan error, 100)
+	for i := range 100 {
+		go func() {
+			b, err := q.Call(t.Context(), 1, []byte{byte(i)})
+			if err == nil && b[0] != byte(i) {
+				err = errors.New("answer to another request")
+			}
+			results <- err
+		}()
+	}
+	for range 100 {
+		require.NoError(t, <-results)
+	}
+}
+
+func TestCallReturnsTheErrorOfTheServer(t *testing.T) {
+	q, wake := newQueue()
+	stop := make(chan struct{})
+	defer close(stop)
+	failure := errors.New("failure")
+	go serve(q, wake, stop, failure)
+
+	_, err := q.Call(t.Context(), 1, nil)
+	assert.ErrorIs(t, err, failure)
+}
+
+func TestDoneContextWithdrawsAPendingRequest(t *testing.T) {
+	q, wake := newQueue()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := q.Call(ctx, 1, nil)
+		done <- err
+	}()
+	<-wake
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	_, ok := q.Next()
+	assert.False(t, ok, "the main thread must not see a request that nobody waits for")
+}
+
+func TestAnswerToAnAbandonedRequestIsDropped(t *testing.T) {
+	q, wake := newQueue()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		_, err := q.Call(ctx, 1, nil)
+		done <- err
+	}()
+	<-wake
+	r, ok := q.Next()
+	require.True(t, ok)
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+	q.Answer(r.ID, nil, nil) // must not block or panic
+}
+
+func TestCancelEndsTheCancelableContextWithItsCause(t *testing.T) {
+	q, _ := newQueue()
+	q.Cancel() // without a context: nothing happens
+	ctx, release := q.Cancelable(t.Context())
+	defer release()
+	q.Cancel()
+	<-ctx.Done()
+	require.ErrorIs(t, context.Cause(ctx), queue.ErrCanceled)
+
+	_, err := q.Call(ctx, 1, nil)
+	assert.ErrorIs(t, err, queue.ErrCanceled)
+}
