@@ -1,0 +1,25 @@
+/*
+ * What differs between the major versions of PostgreSQL and is needed in more than one place.
+ */
+#ifndef REPLSYNC_COMPAT_H
+#define REPLSYNC_COMPAT_H
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 200000
+#error "replsync works with PostgreSQL 15 to 19"
+#endif
+
+/* 19 has entries for REPACK behind the ordinary ones in the array of slots. */
+#if PG_VERSION_NUM >= 190000
+#define TOTAL_REPLICATION_SLOTS (max_replication_slots + max_repack_replication_slots)
+#else
+#define TOTAL_REPLICATION_SLOTS max_replication_slots
+#endif
+
+/* Who owns a WaitEventSet that lives as long as the process. */
+#if PG_VERSION_NUM >= 170000
+#define COMPAT_WAIT_SET_OWNER NULL
+#else
+#define COMPAT_WAIT_SET_OWNER TopMemoryContext
+#endif
+
+#endif

@@ -1,0 +1,441 @@
+/*
+ * Making, moving and dropping the copies of the primary's logical slots.
+ *
+ * Each operation takes the slot and gives it back before it returns, under a lock on
+ * the slot's database: replay of DROP DATABASE ends the whole standby if it meets a
+ * slot that is in use (ReplicationSlotsDropDBSlots(), slot.c), and waits for the lock.
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "common/relpath.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 190000
+#include "replication/logicalctl.h"
+#endif
+
+#include "compat.h"
+#include "slot.h"
+
+/* datconnlimit of a database whose DROP DATABASE has begun; since 15.4, so no older header has it */
+#ifndef DATCONNLIMIT_INVALID_DB
+#define DATCONNLIMIT_INVALID_DB (-2)
+#endif
+
+/* The slot in use is not complete: it must not survive an error */
+static bool making_slot = false;
+
+/* An error now would come from the wait for a database lock */
+static bool waiting_for_database = false;
+
+/* Give up the slots before the transaction and its database lock end with the process */
+static void
+slot_shmem_exit(int code, Datum arg)
+{
+	replsync_slot_error_cleanup();
+}
+
+/* Begin a transaction, for the database lock */
+static void
+begin_operation(void)
+{
+	static bool registered = false;
+
+	/*
+	 * Callbacks run last in, first out, so this comes before the ones of
+	 * InitPostgres(), which abort the transaction first and release slots later.
+	 */
+	if (!registered)
+	{
+		before_shmem_exit(slot_shmem_exit, (Datum) 0);
+		registered = true;
+	}
+	StartTransactionCommand();
+}
+
+/* Keep replay of DROP DATABASE away until the end of the transaction */
+static void
+lock_database(Oid database)
+{
+	waiting_for_database = true;
+	LockSharedObject(DatabaseRelationId, database, 0, AccessShareLock);
+	waiting_for_database = false;
+}
+
+/*
+ * Verify that a database is here. Its row is not enough: replay removes the files and
+ * the slots of a dropped database before the row goes, with the commit.
+ */
+static void
+check_database(Oid database)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool		exists = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		char	   *path = GetDatabasePath(database, form->dattablespace);
+
+		exists = form->datconnlimit != DATCONNLIMIT_INVALID_DB && access(path, F_OK) == 0;
+		pfree(path);
+		ReleaseSysCache(tuple);
+	}
+	if (!exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_DATABASE),
+				 errmsg("database with OID %u does not exist", database),
+				 errdetail("Its creation has not been replayed here yet, or it has been dropped.")));
+}
+
+/* Take a slot that nobody uses, also an invalidated one */
+static void
+acquire_slot(const char *name)
+{
+#if PG_VERSION_NUM >= 180000
+	ReplicationSlotAcquire(name, true, false);
+#else
+	ReplicationSlotAcquire(name, true);
+#endif
+}
+
+/* Drop the slot in use */
+static void
+drop_acquired_slot(void)
+{
+#if PG_VERSION_NUM >= 190000
+
+	/*
+	 * In recovery the request to switch logical decoding off stays for the end of
+	 * recovery (DisableLogicalDecodingIfNecessary(), logicalctl.c).
+	 */
+	ReplicationSlotDropAcquired(SlotIsLogical(MyReplicationSlot));
+#elif PG_VERSION_NUM >= 170000
+	ReplicationSlotDropAcquired();
+#else
+	NameData	name = MyReplicationSlot->data.name;
+
+	/*
+	 * Up to 16 only ReplicationSlotDrop() is public, and it takes the slot itself. A
+	 * temporary slot stays ours when it is released, so that nobody comes between.
+	 */
+	SpinLockAcquire(&MyReplicationSlot->mutex);
+	MyReplicationSlot->data.persistency = RS_TEMPORARY;
+	SpinLockRelease(&MyReplicationSlot->mutex);
+	ReplicationSlotRelease();
+	ReplicationSlotDrop(NameStr(name), true);
+#endif
+}
+
+/*
+ * Give up whatever an operation that failed holds, half-made slots included. Run it
+ * before the transaction, and with it the database lock, is gone.
+ */
+void
+replsync_slot_error_cleanup(void)
+{
+	/* Dropping takes locks that the failed operation may hold */
+	LWLockReleaseAll();
+	ConditionVariableCancelSleep();
+	pgstat_report_wait_end();
+
+	if (MyReplicationSlot != NULL)
+	{
+		if (making_slot || MyReplicationSlot->data.persistency != RS_PERSISTENT)
+			drop_acquired_slot();
+		else
+			ReplicationSlotRelease();
+	}
+	making_slot = false;
+
+	/*
+	 * Replay may have asked for the reservation (RECOVERY_CONFLICT_LOGICALSLOT, when
+	 * logical decoding ends on the primary): it asks once, and then waits.
+	 */
+	if (waiting_for_database)
+		replsync_reservation_give_up();
+	waiting_for_database = false;
+}
+
+/* Set the marks by which core's own tools and guards know a copy; hold the mutex */
+static void
+set_failover(ReplicationSlotPersistentData *data, const CoreSlot *spec)
+{
+#if PG_VERSION_NUM >= 170000
+	data->failover = (spec->flags & CORE_SLOT_FAILOVER) != 0;
+	data->synced = (spec->flags & CORE_SLOT_SYNCED) != 0;
+#endif
+}
+
+/*
+ * Give a slot's data the values of spec. A position never goes back: what was
+ * held from there on may be gone, and what was confirmed stays confirmed.
+ */
+static void
+set_data(ReplicationSlotPersistentData *data, const CoreSlot *spec)
+{
+	data->database = spec->database;
+	namestrcpy(&data->plugin, spec->plugin);
+	data->restart_lsn = Max(data->restart_lsn, spec->restart_lsn);
+	data->confirmed_flush = Max(data->confirmed_flush, spec->confirmed_flush_lsn);
+	if (TransactionIdFollows(spec->catalog_xmin, data->catalog_xmin))
+		data->catalog_xmin = spec->catalog_xmin;
+	data->two_phase = (spec->flags & CORE_SLOT_TWO_PHASE) != 0;
+	data->two_phase_at = spec->two_phase_at;
+}
+
+/* Put data into a slot of ours, without anything that decoding had in mind for it */
+static void
+publish_data(ReplicationSlot *slot, const ReplicationSlotPersistentData *data)
+{
+	SpinLockAcquire(&slot->mutex);
+	memcpy(&slot->data, data, sizeof(slot->data));
+	slot->candidate_catalog_xmin = InvalidTransactionId;
+	slot->candidate_xmin_lsn = InvalidXLogRecPtr;
+	slot->candidate_restart_valid = InvalidXLogRecPtr;
+	slot->candidate_restart_lsn = InvalidXLogRecPtr;
+	SpinLockRelease(&slot->mutex);
+}
+
+/* Make a slot that is gone after an error or a crash, with all values but the marks */
+static void
+make_temporary_slot(const CoreSlot *spec)
+{
+	ReplicationSlotPersistentData data;
+	ReplicationSlot *slot;
+
+	making_slot = true;
+#if PG_VERSION_NUM >= 190000
+	ReplicationSlotCreate(spec->name, true, RS_TEMPORARY, false, false, false, false);
+#elif PG_VERSION_NUM >= 170000
+	ReplicationSlotCreate(spec->name, true, RS_TEMPORARY, false, false, false);
+#else
+	ReplicationSlotCreate(spec->name, true, RS_TEMPORARY, false);
+#endif
+	slot = MyReplicationSlot;
+	memcpy(&data, &slot->data, sizeof(data));
+	set_data(&data, spec);
+
+	/*
+	 * As ReplicationSlotReserveWal() (slot.c) does: a restartpoint takes this lock
+	 * before it computes what to keep, so it sees the position, or it has begun
+	 * and the test below knows.
+	 */
+	LWLockAcquire(ReplicationSlotAllocationLock, LW_EXCLUSIVE);
+	publish_data(slot, &data);
+
+	/* Without a database ReplicationSlotCreate() took the slot for a physical one */
+	pgstat_create_replslot(slot);
+	ReplicationSlotsComputeRequiredLSN();
+	LWLockRelease(ReplicationSlotAllocationLock);
+	if (!replsync_wal_available(spec->restart_lsn))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("WAL that replication slot \"%s\" requires is not available", spec->name),
+				 errdetail("The WAL segment of position %X/%X is not on this server, or is being removed.",
+						   LSN_FORMAT_ARGS(spec->restart_lsn))));
+
+	replsync_slot_set_xmin(slot, spec->catalog_xmin);
+}
+
+/* Make a copy with exactly these values, or nothing */
+void
+replsync_slot_create(const CoreSlot *spec)
+{
+	begin_operation();
+	lock_database(spec->database);
+	check_database(spec->database);
+	replsync_check_standby();
+	if (replsync_reservation_lost())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("what replication slot \"%s\" requires is no longer reserved", spec->name),
+				 errdetail("The reservation of this pass was in the way of replay.")));
+
+	make_temporary_slot(spec);
+	replsync_marker_write(spec->name, spec->marker);
+
+#if PG_VERSION_NUM >= 190000
+
+	/*
+	 * Replay that ends logical decoding invalidates the slots it finds, so it is
+	 * asked once the slot can be found (EnsureLogicalDecodingEnabled(), logicalctl.c).
+	 */
+	if (!IsLogicalDecodingEnabled())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("logical decoding on a standby requires \"effective_wal_level\" >= \"logical\" on the primary")));
+#endif
+
+	/*
+	 * A promotion expects no synced slot in use (update_synced_slots_inactive_since(),
+	 * slotsync.c), so the slot becomes one as late as can be.
+	 */
+	replsync_check_standby();
+	SpinLockAcquire(&MyReplicationSlot->mutex);
+	set_failover(&MyReplicationSlot->data, spec);
+	SpinLockRelease(&MyReplicationSlot->mutex);
+	ReplicationSlotPersist();
+	making_slot = false;
+	ReplicationSlotRelease();
+	CommitTransactionCommand();
+}
+
+/* Is the slot in use a copy that may be changed? */
+static bool
+slot_is_copy(void)
+{
+	char		marker[CORE_MARKER_LEN];
+
+	if (SlotIsPhysical(MyReplicationSlot) || MyReplicationSlot->data.persistency != RS_PERSISTENT)
+		return false;
+#if PG_VERSION_NUM >= 170000
+	/* made by core's slot synchronization: adopt it, but not once it has become the slot itself */
+	if (MyReplicationSlot->data.synced && RecoveryInProgress())
+		return true;
+#endif
+	return replsync_marker_read(NameStr(MyReplicationSlot->data.name), marker);
+}
+
+/* Is the slot in use what the primary of the past has left here? */
+static bool
+slot_is_leftover(void)
+{
+#if PG_VERSION_NUM >= 170000
+	/* core refuses to make such a slot on a standby */
+	return RecoveryInProgress() && MyReplicationSlot->data.failover &&
+		!MyReplicationSlot->data.synced;
+#else
+	return false;
+#endif
+}
+
+/* Verify that the slot in use is one that spec may be applied to */
+static void
+check_update(const CoreSlot *spec)
+{
+	ReplicationSlot *slot = MyReplicationSlot;
+
+	if (!slot_is_copy())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("replication slot \"%s\" is not a copy of a slot of the primary", spec->name),
+				 errdetail("Neither replsync nor the server's own slot synchronization made it.")));
+	if (replsync_slot_invalidation(slot) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot update replication slot \"%s\"", spec->name),
+				 errdetail("This replication slot has been invalidated due to \"%s\".",
+						   replsync_slot_invalidation(slot))));
+	if (slot->data.database != spec->database)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot update replication slot \"%s\"", spec->name),
+				 errdetail("It belongs to the database with OID %u, not %u.",
+						   slot->data.database, spec->database)));
+}
+
+/* A confirmed_flush that a crash takes back costs nothing but time */
+static bool
+differs_in_confirmed_flush_only(const ReplicationSlotPersistentData *data,
+								const ReplicationSlotPersistentData *before)
+{
+	ReplicationSlotPersistentData same;
+
+	memcpy(&same, data, sizeof(same));
+	same.confirmed_flush = before->confirmed_flush;
+	return memcmp(&same, before, sizeof(same)) == 0;
+}
+
+/*
+ * Give a copy these values. Only the plugin and the flags can be any others than before:
+ * positions and catalog_xmin go forward or stay.
+ */
+void
+replsync_slot_update(const CoreSlot *spec)
+{
+	ReplicationSlotPersistentData data;
+	ReplicationSlot *slot;
+
+	begin_operation();
+	lock_database(spec->database);
+	replsync_check_standby();
+	acquire_slot(spec->name);
+	replsync_check_standby();
+	check_update(spec);
+	slot = MyReplicationSlot;
+
+	replsync_marker_write(spec->name, spec->marker);
+	memcpy(&data, &slot->data, sizeof(data));
+	set_data(&data, spec);
+	set_failover(&data, spec);
+	if (memcmp(&data, &slot->data, sizeof(data)) != 0)
+	{
+		bool		save = !differs_in_confirmed_flush_only(&data, &slot->data);
+
+		publish_data(slot, &data);
+		ReplicationSlotMarkDirty();
+		if (save)
+		{
+			/*
+			 * What is held by the values before may go only when a crash can't bring
+			 * them back (LogicalConfirmReceivedLocation(), logical.c).
+			 */
+			ReplicationSlotSave();
+			replsync_slot_set_xmin(slot, data.catalog_xmin);
+			ReplicationSlotsComputeRequiredLSN();
+		}
+	}
+	ReplicationSlotRelease();
+	CommitTransactionCommand();
+}
+
+/* Find the database of a slot */
+static Oid
+slot_database(const char *name)
+{
+	ReplicationSlot *slot;
+	Oid			database = InvalidOid;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	slot = SearchNamedReplicationSlot(name, false);
+	if (slot != NULL)
+		database = slot->data.database;
+	LWLockRelease(ReplicationSlotControlLock);
+	return database;
+}
+
+/* Drop a copy, or a leftover */
+void
+replsync_slot_drop(const char *name)
+{
+	Oid			database;
+
+	begin_operation();
+	database = slot_database(name);
+	if (OidIsValid(database))
+		lock_database(database);
+	acquire_slot(name);
+	if (MyReplicationSlot->data.database != database ||
+		!(slot_is_copy() || slot_is_leftover()))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("replication slot \"%s\" is not a copy of a slot of the primary", name),
+				 errdetail("Neither replsync nor the server's own slot synchronization made it.")));
+	drop_acquired_slot();
+	CommitTransactionCommand();
+}

@@ -1,0 +1,44 @@
+/*
+ * Replication slots of this server, as the core sees them.
+ *
+ * All of it is for the main thread of a background worker without a database, outside a
+ * transaction: what needs one brings its own. After an ERROR replsync_slot_error_cleanup()
+ * must run before the transaction is aborted.
+ */
+#ifndef REPLSYNC_SLOT_H
+#define REPLSYNC_SLOT_H
+
+#include "access/xlogdefs.h"
+#include "lib/stringinfo.h"
+#include "replication/slot.h"
+
+#include "core_api.h"
+
+/* The slot that holds WAL, snapshots and mapping files during a pass. */
+#define REPLSYNC_RESERVATION "replsync_reservation"
+
+/* slot.c: one slot */
+extern void replsync_slot_create(const CoreSlot *spec);
+extern void replsync_slot_update(const CoreSlot *spec);
+extern void replsync_slot_drop(const char *name);
+extern void replsync_slot_error_cleanup(void);
+
+/* slot_list.c: all slots, and what is known of each */
+extern void replsync_slot_list(StringInfo out);
+extern const char *replsync_slot_invalidation(const ReplicationSlot *slot);
+extern int	replsync_slot_owner(const ReplicationSlot *slot);
+extern bool replsync_marker_read(const char *slot, char *marker);
+extern void replsync_marker_write(const char *slot, const char *marker);
+
+/* slot_wal.c: what the slots hold here, and where this server stands */
+extern void replsync_slot_reserve(XLogRecPtr lsn);
+extern bool replsync_reservation_lost(void);
+extern void replsync_reservation_give_up(void);
+extern bool replsync_wal_available(XLogRecPtr lsn);
+extern void replsync_publish_xmin(void);
+extern void replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin);
+extern void replsync_check_standby(void);
+extern void replsync_recovery_state(CoreRecovery *out);
+extern void replsync_request_feedback(void);
+
+#endif

@@ -1,0 +1,212 @@
+/*
+ * The list of slots, and the markers that tell our copies from other slots.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "storage/fd.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/spin.h"
+
+#include "compat.h"
+#include "slot.h"
+
+/*
+ * The marker of a copy, a file in the slot's directory: it dies with the slot, base backups
+ * and pg_rewind leave it out, and RestoreSlotFromDisk() (slot.c) reads nothing but "state".
+ */
+#define MARKER_PATH "pg_replslot/%s/replsync"
+
+/* Return why a slot is invalid, in the words of pg_replication_slots, or NULL */
+const char *
+replsync_slot_invalidation(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 180000
+	if (slot->data.invalidated != RS_INVAL_NONE)
+		return GetSlotInvalidationCauseName(slot->data.invalidated);
+#elif PG_VERSION_NUM >= 170000
+	if (slot->data.invalidated != RS_INVAL_NONE)
+		return SlotInvalidationCauses[slot->data.invalidated];
+#elif PG_VERSION_NUM >= 160000
+	/* 16 has no words for it; these are the ones of 17 */
+	switch (slot->data.invalidated)
+	{
+		case RS_INVAL_NONE:
+			break;
+		case RS_INVAL_WAL_REMOVED:
+			return "wal_removed";
+		case RS_INVAL_HORIZON:
+			return "rows_removed";
+		case RS_INVAL_WAL_LEVEL:
+			return "wal_level_insufficient";
+	}
+#else
+	if (slot->data.invalidated_at != InvalidXLogRecPtr &&
+		slot->data.restart_lsn == InvalidXLogRecPtr)
+		return "wal_removed";
+#endif
+	return NULL;
+}
+
+/* Return the pid of the process that uses a slot, or 0 */
+int
+replsync_slot_owner(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 190000
+	if (slot->active_proc == INVALID_PROC_NUMBER)
+		return 0;
+	return GetPGProcByNumber(slot->active_proc)->pid;
+#else
+	return slot->active_pid;
+#endif
+}
+
+/*
+ * Read the marker of a slot. A marker that can't be read counts as none: the slot
+ * is then nobody's to touch.
+ */
+bool
+replsync_marker_read(const char *slot, char *marker)
+{
+	char		path[MAXPGPATH];
+	int			fd;
+	ssize_t		len;
+
+	memset(marker, 0, CORE_MARKER_LEN);
+	snprintf(path, sizeof(path), MARKER_PATH, slot);
+	fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+	{
+		if (errno != ENOENT)
+			ereport(WARNING,
+					(errcode_for_file_access(),
+					 errmsg("could not open file \"%s\": %m", path)));
+		return false;
+	}
+	len = read(fd, marker, CORE_MARKER_LEN - 1);
+	if (len < 0)
+	{
+		ereport(WARNING,
+				(errcode_for_file_access(),
+				 errmsg("could not read file \"%s\": %m", path)));
+		memset(marker, 0, CORE_MARKER_LEN);
+	}
+	CloseTransientFile(fd);
+	return len >= 0;
+}
+
+/* Write the marker of a slot, durably, if it is another one than before */
+void
+replsync_marker_write(const char *slot, const char *marker)
+{
+	char		path[MAXPGPATH];
+	char		tmppath[MAXPGPATH];
+	char		before[CORE_MARKER_LEN];
+	size_t		len = strnlen(marker, CORE_MARKER_LEN - 1);
+	int			fd;
+
+	if (replsync_marker_read(slot, before) &&
+		strlen(before) == len && memcmp(before, marker, len) == 0)
+		return;
+
+	snprintf(path, sizeof(path), MARKER_PATH, slot);
+	snprintf(tmppath, sizeof(tmppath), MARKER_PATH ".tmp", slot);
+	fd = OpenTransientFile(tmppath, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
+	if (fd < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create file \"%s\": %m", tmppath)));
+	errno = 0;
+	if (write(fd, marker, len) != (ssize_t) len)
+	{
+		/* if write didn't set errno, assume that there is no space left */
+		if (errno == 0)
+			errno = ENOSPC;
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not write file \"%s\": %m", tmppath)));
+	}
+	if (CloseTransientFile(fd) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not close file \"%s\": %m", tmppath)));
+
+	/* this syncs the file before and the directory after */
+	(void) durable_rename(tmppath, path, ERROR);
+}
+
+/* Fill in a slot from a copy of its entry in shared memory */
+static void
+describe_slot(const ReplicationSlot *slot, CoreSlot *out)
+{
+	const char *invalidation = replsync_slot_invalidation(slot);
+
+	strlcpy(out->name, NameStr(slot->data.name), sizeof(out->name));
+	strlcpy(out->plugin, NameStr(slot->data.plugin), sizeof(out->plugin));
+	out->restart_lsn = slot->data.restart_lsn;
+	out->confirmed_flush_lsn = slot->data.confirmed_flush;
+	out->two_phase_at = slot->data.two_phase_at;
+	out->catalog_xmin = slot->data.catalog_xmin;
+	out->database = slot->data.database;
+	out->active_pid = replsync_slot_owner(slot);
+	if (SlotIsLogical(slot))
+		out->flags |= CORE_SLOT_LOGICAL;
+	if (slot->data.persistency != RS_PERSISTENT)
+		out->flags |= CORE_SLOT_TEMPORARY;
+	if (slot->data.two_phase)
+		out->flags |= CORE_SLOT_TWO_PHASE;
+#if PG_VERSION_NUM >= 170000
+	if (slot->data.failover)
+		out->flags |= CORE_SLOT_FAILOVER;
+	if (slot->data.synced)
+		out->flags |= CORE_SLOT_SYNCED;
+#endif
+	if (invalidation != NULL)
+	{
+		out->flags |= CORE_SLOT_INVALIDATED;
+		strlcpy(out->invalidation, invalidation, sizeof(out->invalidation));
+	}
+}
+
+/* Append all slots of this server to out, as an array of CoreSlot */
+void
+replsync_slot_list(StringInfo out)
+{
+	CoreSlot   *slots;
+	int			count = 0;
+
+	if (TOTAL_REPLICATION_SLOTS <= 0)
+		return;
+	slots = palloc0(sizeof(CoreSlot) * TOTAL_REPLICATION_SLOTS);
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < TOTAL_REPLICATION_SLOTS; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+		ReplicationSlot copy;
+
+		/* cannot change while the lock is held */
+		if (!slot->in_use)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		copy = *slot;
+		SpinLockRelease(&slot->mutex);
+		describe_slot(&copy, &slots[count++]);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+
+	/*
+	 * Files are read without the lock. Where a slot is replaced meanwhile, its
+	 * marker is read again before anything is done to it.
+	 */
+	for (int i = 0; i < count; i++)
+	{
+		if (replsync_marker_read(slots[i].name, slots[i].marker))
+			slots[i].flags |= CORE_SLOT_MARKED;
+	}
+	appendBinaryStringInfo(out, (char *) slots, sizeof(CoreSlot) * count);
+	pfree(slots);
+}
