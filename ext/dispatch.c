@@ -1,0 +1,227 @@
+/*
+ * Carrying out the core's requests. All of it runs inside PG_TRY here: an error
+ * becomes the answer, and leaves nothing held.
+ */
+#include "replsync.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include "access/xact.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "port.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "core.h"
+#include "shmem.h"
+#include "slot.h"
+
+extern char **environ;
+
+/* Step to the next of the texts that each end with a NUL */
+static const char *
+next_text(const char **at, const char *end)
+{
+	const char *text = *at;
+
+	if (text >= end)
+		return "";
+	*at = text + strnlen(text, end - text) + 1;
+	return text;
+}
+
+/* Write a line of the core to the server log */
+static void
+write_log(const CoreRequest *request)
+{
+	const CoreLog *line = request->data;
+	const char *at = line->text;
+	const char *end = (const char *) request->data + request->len;
+	const char *sqlstate = next_text(&at, end);
+	const char *message = next_text(&at, end);
+	const char *detail = next_text(&at, end);
+	const char *hint = next_text(&at, end);
+	int			elevel = line->level == CORE_LOG_WARNING ? WARNING :
+		line->level == CORE_LOG_LOG ? LOG : DEBUG1;
+
+	ereport(elevel,
+			(strlen(sqlstate) == 5 ? errcode(MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2],
+														   sqlstate[3], sqlstate[4])) : 0,
+			 errmsg_internal("%s", message),
+			 *detail ? errdetail_internal("%s", detail) : 0,
+			 *hint ? errhint("%s", hint) : 0));
+}
+
+/* Answer with the values of server parameters, in base units */
+static void
+read_settings(const CoreRequest *request, StringInfo out)
+{
+	const char *at = request->data;
+	const char *end = at + request->len;
+
+	while (at < end)
+	{
+		const char *value = GetConfigOption(next_text(&at, end), true, false);
+
+		appendStringInfoString(out, value ? value : "");
+		appendStringInfoChar(out, '\0');
+	}
+}
+
+/*
+ * Answer with the environment that libpq would see. Go sees none: PostgreSQL has
+ * moved it for the process title.
+ */
+static void
+read_environment(StringInfo out)
+{
+	char		home[MAXPGPATH];
+	struct passwd *account = getpwuid(geteuid());
+
+	for (char **entry = environ; entry && *entry; entry++)
+	{
+		if (strncmp(*entry, "PG", 2) == 0)
+			appendBinaryStringInfo(out, *entry, strlen(*entry) + 1);
+	}
+	if (get_home_path(home))
+	{
+		appendStringInfo(out, "HOME=%s", home);
+		appendStringInfoChar(out, '\0');
+	}
+	if (account != NULL)
+	{
+		appendStringInfo(out, "USER=%s", account->pw_name);
+		appendStringInfoChar(out, '\0');
+	}
+}
+
+/* Carry out one request; the answer goes to out. Returns false where it comes later */
+static bool
+carry_out(const CoreRequest *request, StringInfo out)
+{
+	const CoreSlot *slot = request->data;
+
+	switch ((CoreRequestKind) request->kind)
+	{
+		case CORE_LOG:
+			write_log(request);
+			break;
+		case CORE_NAP:
+			replsync_nap_begin(request->id, request->data);
+			return false;
+		case CORE_SETTINGS:
+			read_settings(request, out);
+			break;
+		case CORE_ENVIRONMENT:
+			read_environment(out);
+			break;
+		case CORE_RECOVERY:
+			{
+				CoreRecovery recovery = {0};
+
+				replsync_recovery_state(&recovery);
+				appendBinaryStringInfo(out, (char *) &recovery, sizeof(recovery));
+				break;
+			}
+		case CORE_SLOT_LIST:
+			replsync_slot_list(out);
+			break;
+		case CORE_SLOT_RESERVE:
+			replsync_slot_reserve(slot->restart_lsn);
+			break;
+		case CORE_SLOT_CREATE:
+			replsync_slot_create(slot);
+			break;
+		case CORE_SLOT_UPDATE:
+			replsync_slot_update(slot);
+			break;
+		case CORE_SLOT_DROP:
+			replsync_slot_drop(slot->name);
+			break;
+		case CORE_WAL_AVAILABLE:
+			appendStringInfoChar(out, replsync_wal_available(*(uint64_t *) request->data));
+			break;
+		case CORE_FEEDBACK:
+			replsync_request_feedback();
+			break;
+		case CORE_PROGRESS:
+			replsync_publish_progress(request->data);
+			break;
+		case CORE_PASS_DONE:
+			replsync_publish_pass(request->data,
+								  (const CoreSlotStatus *) ((const CorePass *) request->data + 1));
+			break;
+		case CORE_COMMAND_DONE:
+			replsync_publish_command(request->data);
+			break;
+		case CORE_QUERY:
+			replsync_query(request->data, out);
+			break;
+		case CORE_EXIT:
+			proc_exit(1);
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("core of replsync asks for something unknown (%d)", request->kind)));
+	}
+	return true;
+}
+
+/* Answer with an error, in the core's encoding */
+static void
+answer_error(uint64 id, ErrorData *edata)
+{
+	CoreError	error;
+
+	strlcpy(error.sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(error.sqlstate));
+	error.message = edata->message ? pg_server_to_any(edata->message, strlen(edata->message), PG_UTF8) : "";
+	error.detail = edata->detail ? pg_server_to_any(edata->detail, strlen(edata->detail), PG_UTF8) : NULL;
+	error.hint = edata->hint ? pg_server_to_any(edata->hint, strlen(edata->hint), PG_UTF8) : NULL;
+	replsync_core_answer(id, &error, NULL, 0);
+}
+
+/* Release whatever a request that failed still holds */
+static void
+clean_up(void)
+{
+	replsync_slot_error_cleanup();
+	LWLockReleaseAll();
+	ConditionVariableCancelSleep();
+	AbortCurrentTransaction();
+}
+
+/* Carry out one request of the core and answer it */
+void
+replsync_dispatch(CoreRequest *request)
+{
+	MemoryContext context = CurrentMemoryContext;
+	StringInfoData out;
+
+	initStringInfo(&out);
+	PG_TRY();
+	{
+		if (carry_out(request, &out))
+			replsync_core_answer(request->id, NULL, out.data, out.len);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		clean_up();
+		MemoryContextSwitchTo(context);
+		answer_error(request->id, edata);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	free(request->data);
+	request->data = NULL;
+}

@@ -1,0 +1,88 @@
+/*
+ * The core's naps: a request that the main thread answers only when its time is
+ * over or something wants the worker.
+ */
+#include "replsync.h"
+
+#include "access/xlog.h"
+#include "utils/timestamp.h"
+
+#include "core.h"
+#include "shmem.h"
+#include "worker.h"
+
+/* How often a nap looks whether the server was promoted, which no latch tells. */
+#define PROMOTION_POLL_MS 5000
+
+static bool napping = false;
+static uint64 nap_id;
+static TimestampTz deadline;	/* 0: none */
+static bool began_in_recovery;
+static bool reload_seen = false;	/* since the last nap ended */
+
+/* Begin a nap */
+void
+replsync_nap_begin(uint64 id, const CoreNap *nap)
+{
+	napping = true;
+	nap_id = id;
+	began_in_recovery = RecoveryInProgress();
+	deadline = 0;
+	if (nap->timeout_ms >= 0)
+		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), nap->timeout_ms);
+	if (replsync_is_slot_worker())
+	{
+		replsync_set_state((CoreWorkerState) nap->state);
+		replsync_plan_cycle(deadline);
+	}
+}
+
+/* How long the main thread may wait, in milliseconds; -1: until something happens */
+long
+replsync_nap_timeout(void)
+{
+	long		remaining = -1;
+
+	if (!napping)
+		return -1;
+	if (deadline != 0)
+		remaining = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+	if (began_in_recovery && (remaining < 0 || remaining > PROMOTION_POLL_MS))
+		remaining = PROMOTION_POLL_MS;
+	return remaining;
+}
+
+/* Remember that the configuration was read, for a core that is busy now */
+void
+replsync_nap_note_reload(void)
+{
+	reload_seen = true;
+}
+
+/* Answer the nap if it is over */
+void
+replsync_nap_check(bool cancel)
+{
+	CoreWakeup	wakeup = {0};
+
+	if (!napping)
+		return;
+	if (reload_seen)
+		wakeup.reasons |= CORE_WAKE_RELOAD;
+	if (cancel)
+		wakeup.reasons |= CORE_WAKE_CANCEL;
+	if (deadline != 0 && GetCurrentTimestamp() >= deadline)
+		wakeup.reasons |= CORE_WAKE_TIMEOUT;
+	if (began_in_recovery && !RecoveryInProgress())
+		wakeup.reasons |= CORE_WAKE_TIMEOUT;
+
+	if (replsync_is_slot_worker() &&
+		(wakeup.reasons != 0 || replsync_something_requested()))
+		replsync_begin_cycle(&wakeup);
+	if (wakeup.reasons == 0)
+		return;
+
+	napping = false;
+	reload_seen = false;
+	replsync_core_answer(nap_id, NULL, &wakeup, sizeof(wakeup));
+}

@@ -1,0 +1,185 @@
+/*
+ * The preloaded library: configuration and registration. It references no symbol of
+ * the Go core, so that neither the postmaster nor a client backend ever loads Go.
+ */
+#include "replsync.h"
+
+#include <ctype.h>
+#include <limits.h>
+
+#include "fmgr.h"
+#include "libpq-fe.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
+#include "shmem.h"
+#include "worker.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+bool		replsync_sync_slots;
+int			replsync_connect_timeout;
+int			replsync_remote_timeout;
+
+/* Read by the core through their names. */
+static char *slots;
+static char *primary_conninfo;
+static char *maintenance_database;
+static int	slot_naptime_min;
+static int	slot_naptime_max;
+
+/* Is this one item of replsync.slots? */
+static bool
+valid_slot_pattern(const char *item, int length)
+{
+	if (length == 9 && strncmp(item, "@failover", 9) == 0)
+		return true;
+	if (length > 0 && item[0] == '!')
+	{
+		item++;
+		length--;
+	}
+	if (length == 0 || length >= NAMEDATALEN)
+		return false;
+	for (int i = 0; i < length; i++)
+	{
+		/* ReplicationSlotValidateName allows no other characters */
+		if (!islower((unsigned char) item[i]) && !isdigit((unsigned char) item[i]) &&
+			item[i] != '_' && item[i] != '*' && item[i] != '?')
+			return false;
+	}
+	return true;
+}
+
+/* Check replsync.slots: a list of patterns */
+static bool
+check_slots(char **newval, void **extra, GucSource source)
+{
+	const char *at = *newval;
+
+	while (isspace((unsigned char) *at))
+		at++;
+	if (*at == '\0')
+		return true;
+	for (;;)
+	{
+		int			length;
+		int			used;
+
+		while (isspace((unsigned char) *at))
+			at++;
+		length = strcspn(at, ",");
+		used = length;
+		while (used > 0 && isspace((unsigned char) at[used - 1]))
+			used--;
+		if (!valid_slot_pattern(at, used))
+		{
+			GUC_check_errdetail("\"%.*s\" is not a slot name pattern.", used, at);
+			GUC_check_errhint("Give a comma-separated list of slot names with * and ?, \"!pattern\" to exclude, or \"@failover\".");
+			return false;
+		}
+		if (at[length] == '\0')
+			return true;
+		at += length + 1;
+	}
+}
+
+/* Check that a connection string can be read and holds no secret */
+static bool
+check_conninfo(char **newval, void **extra, GucSource source)
+{
+	static const char *const secrets[] = {"password", "sslpassword", "scram_client_key",
+	"scram_server_key", "oauth_client_secret"};
+	PQconninfoOption *options;
+	const char *found = NULL;
+
+	if (**newval == '\0')
+		return true;
+	/* libpq's own message may quote a piece of a password: it is not passed on. */
+	options = PQconninfoParse(*newval, NULL);
+	if (options == NULL)
+	{
+		GUC_check_errdetail("The value is not a connection string that libpq can read.");
+		GUC_check_errhint("Give it as \"host=... port=... user=...\" or as a URI.");
+		return false;
+	}
+	for (PQconninfoOption *option = options; option->keyword != NULL && found == NULL; option++)
+	{
+		if (option->val == NULL || option->val[0] == '\0')
+			continue;
+		for (size_t i = 0; i < lengthof(secrets); i++)
+		{
+			if (strcmp(option->keyword, secrets[i]) == 0)
+				found = secrets[i];
+		}
+	}
+	PQconninfoFree(options);
+	if (found != NULL)
+	{
+		GUC_check_errdetail("It contains \"%s\", and the server logs changed settings and shows them to monitoring roles.", found);
+		GUC_check_errhint("Put the password into a password file and name it with \"passfile\", or leave this parameter empty to use primary_conninfo.");
+		return false;
+	}
+	return true;
+}
+
+/* Define a parameter that is a span of time in milliseconds */
+static void
+define_time(const char *name, const char *description, const char *more,
+			int *variable, int value, int min)
+{
+	DefineCustomIntVariable(name, description, more, variable, value, min, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* Define the configuration parameters */
+static void
+define_parameters(void)
+{
+	DefineCustomBoolVariable("replsync.sync_slots",
+							 "Runs the slot worker while the server is a standby.",
+							 NULL, &replsync_sync_slots, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("replsync.slots",
+							   "Sets which logical slots of the primary are kept on this standby.",
+							   "A comma-separated list of patterns with * and ?; \"!pattern\" excludes, \"@failover\" means the slots that the primary marks for failover. If empty, \"@failover\" on version 17 and later and all slots before.",
+							   &slots, "", PGC_SIGHUP, 0, check_slots, NULL, NULL);
+	DefineCustomStringVariable("replsync.primary_conninfo",
+							   "Sets the connection string to the primary.",
+							   "If empty, primary_conninfo is used. A password does not belong here.",
+							   &primary_conninfo, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   check_conninfo, NULL, NULL);
+	DefineCustomStringVariable("replsync.maintenance_database",
+							   "Sets the database to connect to where the connection string names none.",
+							   NULL, &maintenance_database, "postgres",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	define_time("replsync.slot_naptime_min",
+				"Sets the pause between slot cycles while slots move.",
+				NULL, &slot_naptime_min, 200, 10);
+	define_time("replsync.slot_naptime_max",
+				"Sets the longest pause between slot cycles, while nothing moves.",
+				NULL, &slot_naptime_max, 10000, 10);
+	define_time("replsync.connect_timeout",
+				"Sets the longest time that a connect to another server may take.",
+				NULL, &replsync_connect_timeout, 10000, 1000);
+	define_time("replsync.remote_timeout",
+				"Sets the longest time that a statement on another server may take.",
+				NULL, &replsync_remote_timeout, 30000, 1000);
+	MarkGUCPrefixReserved("replsync");
+}
+
+/* Initialize the library */
+void
+_PG_init(void)
+{
+	/* Without preloading, the functions for a primary work, and the others say what is missing. */
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	define_parameters();
+	replsync_shmem_init();
+	if (!IsBinaryUpgrade)
+		replsync_register_slot_worker();
+}

@@ -1,0 +1,30 @@
+/*
+ * What the files of the shim share.
+ */
+#ifndef REPLSYNC_H
+#define REPLSYNC_H
+
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+
+#include "core_api.h"
+
+/* replsync.c: configuration */
+extern bool replsync_sync_slots;
+extern int	replsync_connect_timeout;
+extern int	replsync_remote_timeout;
+
+/* dispatch.c */
+extern void replsync_dispatch(CoreRequest *request);
+
+/* nap.c */
+extern void replsync_nap_begin(uint64 id, const CoreNap *nap);
+extern long replsync_nap_timeout(void);
+extern void replsync_nap_note_reload(void);
+extern void replsync_nap_check(bool cancel);
+
+/* query.c */
+extern void replsync_query(const char *sql, StringInfo out);
+
+#endif

@@ -1,0 +1,287 @@
+/*
+ * The shared memory of the slot worker and client backends.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "replication/slot.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+
+#include "shmem.h"
+
+#define TRANCHE_NAME "replsync"
+
+ReplsyncShared *replsync_shared = NULL;
+
+static shmem_request_hook_type previous_shmem_request_hook = NULL;
+static shmem_startup_hook_type previous_shmem_startup_hook = NULL;
+
+/*
+ * The number of rows slot_status can hold. Copies take slots of this server, so
+ * there are never more of those; the rest is for slots that cannot be kept.
+ */
+static int
+max_status_rows(void)
+{
+	return Max(2 * max_replication_slots, 64);
+}
+
+/* The size of the shared memory */
+static Size
+shared_size(void)
+{
+	return add_size(offsetof(ReplsyncShared, rows),
+					mul_size(max_status_rows(), sizeof(SlotStatusRow)));
+}
+
+/* Ask for shared memory and a lock */
+static void
+request_shmem(void)
+{
+	if (previous_shmem_request_hook)
+		previous_shmem_request_hook();
+	RequestAddinShmemSpace(shared_size());
+	RequestNamedLWLockTranche(TRANCHE_NAME, 1);
+}
+
+/* Create or attach to the shared memory */
+static void
+startup_shmem(void)
+{
+	bool		found;
+
+	if (previous_shmem_startup_hook)
+		previous_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	replsync_shared = ShmemInitStruct("replsync", shared_size(), &found);
+	if (!found)
+	{
+		memset(replsync_shared, 0, shared_size());
+		replsync_shared->lock = &GetNamedLWLockTranche(TRANCHE_NAME)->lock;
+		ConditionVariableInit(&replsync_shared->done);
+		replsync_shared->maxrows = max_status_rows();
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Install the shared memory hooks; only while the postmaster preloads */
+void
+replsync_shmem_init(void)
+{
+	previous_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shmem;
+	previous_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = startup_shmem;
+}
+
+/* Tell waiting backends that this worker is gone */
+static void
+detach_worker(int code, Datum arg)
+{
+	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
+	replsync_shared->pid = 0;
+	replsync_shared->latch = NULL;
+	replsync_shared->progress.phase[0] = '\0';
+	LWLockRelease(replsync_shared->lock);
+	ConditionVariableBroadcast(&replsync_shared->done);
+}
+
+/* Make this process the slot worker */
+void
+replsync_attach_worker(void)
+{
+	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
+	replsync_shared->pid = MyProcPid;
+	replsync_shared->latch = MyLatch;
+	replsync_shared->incarnation++;
+	replsync_shared->started_at = GetCurrentTimestamp();
+	replsync_shared->state = CORE_STATE_STARTING;
+	replsync_shared->next_cycle_at = 0;
+	replsync_shared->command_taken = false;
+	LWLockRelease(replsync_shared->lock);
+	before_shmem_exit(detach_worker, (Datum) 0);
+	ConditionVariableBroadcast(&replsync_shared->done);
+}
+
+/* Show what the worker does */
+void
+replsync_set_state(CoreWorkerState state)
+{
+	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
+	replsync_shared->state = state;
+	LWLockRelease(replsync_shared->lock);
+}
+
+/* Copy an error, field by field; NULL is empty */
+static void
+fill_error(SharedError *error, const char *sqlstate, const char *message,
+		   const char *detail, const char *hint)
+{
+	strlcpy(error->sqlstate, sqlstate ? sqlstate : "", sizeof(error->sqlstate));
+	strlcpy(error->message, message ? message : "", sizeof(error->message));
+	strlcpy(error->detail, detail ? detail : "", sizeof(error->detail));
+	strlcpy(error->hint, hint ? hint : "", sizeof(error->hint));
+}
+
+/* Show why the worker cannot work; waiting callers of sync_slots() get it too */
+void
+replsync_set_error(const char *sqlstate, const char *message,
+				   const char *detail, const char *hint)
+{
+	ReplsyncShared *s = replsync_shared;
+
+	LWLockAcquire(s->lock, LW_EXCLUSIVE);
+	fill_error(&s->last_error, sqlstate, message, detail, hint);
+	s->last_error_at = GetCurrentTimestamp();
+	s->sync_error = s->last_error;
+	s->sync_begun = s->sync_done = s->sync_requested;
+	s->state = CORE_STATE_BLOCKED;
+	LWLockRelease(s->lock);
+	ConditionVariableBroadcast(&s->done);
+}
+
+/* Find the row that a slot had before, for its error history */
+static SlotStatusRow *
+find_row(SlotStatusRow *rows, int nrows, const char *name)
+{
+	for (int i = 0; i < nrows; i++)
+	{
+		if (strcmp(rows[i].status.name, name) == 0)
+			return &rows[i];
+	}
+	return NULL;
+}
+
+/* Replace the rows of slot_status, each keeping its error history */
+static void
+replace_rows(const CoreSlotStatus *rows, int nrows, SlotStatusRow *old)
+{
+	ReplsyncShared *s = replsync_shared;
+	int			nold = s->nrows;
+	TimestampTz now = GetCurrentTimestamp();
+
+	memcpy(old, s->rows, sizeof(SlotStatusRow) * nold);
+	s->nrows = Min(nrows, s->maxrows);
+	for (int i = 0; i < s->nrows; i++)
+	{
+		SlotStatusRow *row = &s->rows[i];
+		SlotStatusRow *before = find_row(old, nold, rows[i].name);
+
+		if (before)
+			*row = *before;
+		else
+			memset(row, 0, sizeof(*row));
+		row->status = rows[i];
+		if (rows[i].error[0] != '\0')
+		{
+			strlcpy(row->last_error, rows[i].error, sizeof(row->last_error));
+			row->last_error_at = now;
+			row->error_count++;
+		}
+	}
+}
+
+/* Show what a pass found and wake those who wait for it */
+void
+replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows)
+{
+	ReplsyncShared *s = replsync_shared;
+	SlotStatusRow *old = palloc(sizeof(SlotStatusRow) * s->maxrows);
+
+	LWLockAcquire(s->lock, LW_EXCLUSIVE);
+	s->cycles++;
+	s->last_cycle_at = GetCurrentTimestamp();
+	s->last_cycle_us = pass->duration_us;
+	s->state = pass->state;
+	s->progress.phase[0] = '\0';
+	fill_error(&s->sync_error, pass->sqlstate, pass->message, pass->detail, pass->hint);
+	if (pass->sqlstate[0] != '\0')
+	{
+		s->last_error = s->sync_error;
+		s->last_error_at = s->last_cycle_at;
+	}
+	if (pass->full)
+		replace_rows(rows, (int) pass->nrows, old);
+	s->sync_done = s->sync_begun;
+	LWLockRelease(s->lock);
+
+	pfree(old);
+	ConditionVariableBroadcast(&s->done);
+}
+
+/* Show how far a pass has come */
+void
+replsync_publish_progress(const CoreProgress *progress)
+{
+	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
+	replsync_shared->progress = *progress;
+	LWLockRelease(replsync_shared->lock);
+}
+
+/* Hand the result of a command to its caller */
+void
+replsync_publish_command(const CoreCommandResult *result)
+{
+	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
+	/* The caller of the command that was taken may have given up, and another have come. */
+	if (replsync_shared->command_taken)
+	{
+		replsync_shared->command_result = *result;
+		replsync_shared->command_done = true;
+	}
+	LWLockRelease(replsync_shared->lock);
+	ConditionVariableBroadcast(&replsync_shared->done);
+}
+
+/* Does anybody want the worker? */
+bool
+replsync_something_requested(void)
+{
+	ReplsyncShared *s = replsync_shared;
+	bool		wanted;
+
+	LWLockAcquire(s->lock, LW_SHARED);
+	wanted = s->sync_requested > s->sync_begun ||
+		(s->command_busy && !s->command_taken && !s->command_done);
+	LWLockRelease(s->lock);
+	return wanted;
+}
+
+/*
+ * Begin a cycle: take what is requested. Whoever asks from now on is served by
+ * the next cycle.
+ */
+void
+replsync_begin_cycle(CoreWakeup *wakeup)
+{
+	ReplsyncShared *s = replsync_shared;
+
+	LWLockAcquire(s->lock, LW_EXCLUSIVE);
+	if (s->sync_requested > s->sync_begun)
+	{
+		wakeup->reasons |= CORE_WAKE_SYNC;
+		s->sync_begun = s->sync_requested;
+	}
+	if (s->command_busy && !s->command_taken && !s->command_done)
+	{
+		wakeup->reasons |= CORE_WAKE_COMMAND;
+		wakeup->command = s->command;
+		strlcpy(wakeup->argument, s->command_argument, sizeof(wakeup->argument));
+		s->command_taken = true;
+	}
+	s->state = CORE_STATE_RUNNING;
+	s->next_cycle_at = 0;
+	LWLockRelease(s->lock);
+}
+
+/* Show when the next cycle is due; 0: when something happens */
+void
+replsync_plan_cycle(TimestampTz at)
+{
+	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
+	replsync_shared->next_cycle_at = at;
+	LWLockRelease(replsync_shared->lock);
+}

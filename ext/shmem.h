@@ -1,0 +1,87 @@
+/*
+ * What the slot worker and client backends share.
+ */
+#ifndef REPLSYNC_SHMEM_H
+#define REPLSYNC_SHMEM_H
+
+#include "core_api.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+/* A row of slot_status; the history survives a restart of the worker. */
+typedef struct SlotStatusRow
+{
+	CoreSlotStatus status;
+	char		last_error[CORE_TEXT_LEN];
+	TimestampTz last_error_at;
+	int64		error_count;
+} SlotStatusRow;
+
+/* How a request of a client backend ended: errcode 0 is success. */
+typedef struct SharedError
+{
+	char		sqlstate[8];
+	char		message[CORE_TEXT_LEN];
+	char		detail[CORE_TEXT_LEN];
+	char		hint[CORE_TEXT_LEN];
+} SharedError;
+
+typedef struct ReplsyncShared
+{
+	LWLock	   *lock;			/* protects all below */
+	ConditionVariable done;		/* a pass or a command is over, or the worker is gone */
+
+	/* the slot worker; pid 0: none is running */
+	pid_t		pid;
+	Latch	   *latch;
+	uint64		incarnation;	/* a request made of one incarnation is lost with it */
+	int			state;			/* CoreWorkerState */
+	TimestampTz started_at;
+	TimestampTz last_cycle_at;
+	TimestampTz next_cycle_at;
+	int64		last_cycle_us;
+	int64		cycles;
+	SharedError last_error;
+	TimestampTz last_error_at;
+	CoreProgress progress;
+
+	/*
+	 * sync_slots(): a caller raises requested and waits until a pass that began
+	 * after that has ended.
+	 */
+	uint64		sync_requested;
+	uint64		sync_begun;
+	uint64		sync_done;
+	SharedError sync_error;		/* of the last pass */
+
+	/* one command at a time; its owner waits for done */
+	bool		command_busy;
+	bool		command_taken;
+	bool		command_done;
+	int			command;		/* CoreCommand */
+	char		command_argument[CORE_TEXT_LEN];
+	CoreCommandResult command_result;
+
+	int			nrows;
+	int			maxrows;
+	SlotStatusRow rows[FLEXIBLE_ARRAY_MEMBER];
+} ReplsyncShared;
+
+/* NULL where the library was not preloaded. */
+extern ReplsyncShared *replsync_shared;
+
+extern void replsync_shmem_init(void);
+extern void replsync_attach_worker(void);
+extern void replsync_set_state(CoreWorkerState state);
+extern void replsync_set_error(const char *sqlstate, const char *message,
+							   const char *detail, const char *hint);
+extern void replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows);
+extern void replsync_publish_progress(const CoreProgress *progress);
+extern void replsync_publish_command(const CoreCommandResult *result);
+extern void replsync_begin_cycle(CoreWakeup *wakeup);
+extern bool replsync_something_requested(void);
+extern void replsync_plan_cycle(TimestampTz at);
+
+#endif

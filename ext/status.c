@@ -1,0 +1,221 @@
+/*
+ * The SQL functions behind the views: what the slot worker has published.
+ */
+#include "replsync.h"
+
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "replication/slot.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+
+#include "shmem.h"
+#include "status.h"
+
+PG_FUNCTION_INFO_V1(replsync_slot_status);
+PG_FUNCTION_INFO_V1(replsync_worker_status);
+PG_FUNCTION_INFO_V1(replsync_progress);
+
+/* Copy the rows of slot_status, so that no lock is held while they are formed */
+SlotStatusRow *
+replsync_copy_rows(int *nrows)
+{
+	SlotStatusRow *rows = palloc(sizeof(SlotStatusRow) * replsync_shared->maxrows);
+
+	LWLockAcquire(replsync_shared->lock, LW_SHARED);
+	*nrows = replsync_shared->nrows;
+	memcpy(rows, replsync_shared->rows, sizeof(SlotStatusRow) * *nrows);
+	LWLockRelease(replsync_shared->lock);
+	return rows;
+}
+
+/* Form a text value, NULL where it is empty */
+void
+replsync_set_text(Datum *values, bool *nulls, int column, const char *text)
+{
+	nulls[column] = text[0] == '\0';
+	if (!nulls[column])
+		values[column] = CStringGetTextDatum(text);
+}
+
+/* Form a name value */
+Datum
+replsync_name_datum(const char *name)
+{
+	return DirectFunctionCall1(namein, CStringGetDatum(name));
+}
+
+/* Form an LSN value, NULL where it is invalid */
+static void
+set_lsn(Datum *values, bool *nulls, int column, XLogRecPtr lsn)
+{
+	nulls[column] = XLogRecPtrIsInvalid(lsn);
+	values[column] = LSNGetDatum(lsn);
+}
+
+/* Form a timestamp value, NULL where it is zero */
+static void
+set_timestamp(Datum *values, bool *nulls, int column, TimestampTz at)
+{
+	nulls[column] = at == 0;
+	values[column] = TimestampTzGetDatum(at);
+}
+
+/* The core's timestamps count from 1970, PostgreSQL's from 2000 */
+static TimestampTz
+from_unix_micros(int64 micros)
+{
+	return micros == 0 ? 0 :
+		micros - ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * USECS_PER_SEC);
+}
+
+/* Does the copy still stand that the last pass found ready? */
+static bool
+copy_stands(const char *name)
+{
+	ReplicationSlot *slot;
+	bool		stands = false;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	slot = SearchNamedReplicationSlot(name, false);
+	if (slot != NULL)
+		stands = !XLogRecPtrIsInvalid(slot->data.restart_lsn);
+	LWLockRelease(ReplicationSlotControlLock);
+	return stands;
+}
+
+/* The view slot_status */
+Datum
+replsync_slot_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	SlotStatusRow *rows;
+	int			nrows;
+
+	replsync_require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	if (!RecoveryInProgress())
+		return (Datum) 0;
+	rows = replsync_copy_rows(&nrows);
+	for (int i = 0; i < nrows; i++)
+	{
+		CoreSlotStatus *status = &rows[i].status;
+		Datum		values[15];
+		bool		nulls[15] = {0};
+
+		if (strcmp(status->action, "dropped") == 0)
+			continue;
+		if (strcmp(status->state, "ready") == 0 && !copy_stands(status->name))
+		{
+			strlcpy(status->state, "waiting", sizeof(status->state));
+			strlcpy(status->reason, "dropped_by_other", sizeof(status->reason));
+			strlcpy(status->hint, "Find out who dropped the copy; the next cycle makes it again.",
+					sizeof(status->hint));
+		}
+		values[0] = replsync_name_datum(status->name);
+		values[1] = replsync_name_datum(status->database);
+		values[2] = replsync_name_datum(status->plugin);
+		replsync_set_text(values, nulls, 3, status->state);
+		replsync_set_text(values, nulls, 4, status->reason);
+		replsync_set_text(values, nulls, 5, status->hint);
+		set_lsn(values, nulls, 6, status->remote_restart_lsn);
+		set_lsn(values, nulls, 7, status->remote_confirmed_flush_lsn);
+		set_lsn(values, nulls, 8, status->restart_lsn);
+		set_lsn(values, nulls, 9, status->confirmed_flush_lsn);
+		nulls[10] = nulls[7] || nulls[9];
+		values[10] = Int64GetDatum((int64) (status->remote_confirmed_flush_lsn - status->confirmed_flush_lsn));
+		set_timestamp(values, nulls, 11, from_unix_micros(status->last_sync_at));
+		replsync_set_text(values, nulls, 12, rows[i].last_error);
+		set_timestamp(values, nulls, 13, rows[i].last_error_at);
+		values[14] = Int64GetDatum(rows[i].error_count);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* What worker_status calls the states */
+static const char *
+state_text(int state)
+{
+	switch ((CoreWorkerState) state)
+	{
+		case CORE_STATE_STARTING:
+			return "starting";
+		case CORE_STATE_NOT_STANDBY:
+			return "not a standby";
+		case CORE_STATE_OFF:
+			return "off";
+		case CORE_STATE_NAPPING:
+			return "napping";
+		case CORE_STATE_RUNNING:
+			return "running";
+		case CORE_STATE_BLOCKED:
+			return "blocked";
+	}
+	return "unknown";
+}
+
+/* The view worker_status */
+Datum
+replsync_worker_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	ReplsyncShared *s = replsync_shared;
+	Datum		values[11];
+	bool		nulls[11] = {0};
+
+	replsync_require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	LWLockAcquire(s->lock, LW_SHARED);
+	if (s->pid == 0)
+	{
+		LWLockRelease(s->lock);
+		return (Datum) 0;
+	}
+	values[0] = CStringGetTextDatum("slots");
+	values[1] = Int32GetDatum(s->pid);
+	nulls[2] = true;
+	values[3] = CStringGetTextDatum(state_text(s->state));
+	set_timestamp(values, nulls, 4, s->started_at);
+	values[5] = Int64GetDatum(s->cycles);
+	set_timestamp(values, nulls, 6, s->last_cycle_at);
+	nulls[7] = s->last_cycle_at == 0;
+	values[7] = Float8GetDatum(s->last_cycle_us / 1000.0);
+	set_timestamp(values, nulls, 8, s->next_cycle_at);
+	replsync_set_text(values, nulls, 9, s->last_error.message);
+	set_timestamp(values, nulls, 10, s->last_error_at);
+	LWLockRelease(s->lock);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return (Datum) 0;
+}
+
+/* The view progress */
+Datum
+replsync_progress(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	CoreProgress progress;
+	pid_t		pid;
+	Datum		values[6];
+	bool		nulls[6] = {0};
+
+	replsync_require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	LWLockAcquire(replsync_shared->lock, LW_SHARED);
+	progress = replsync_shared->progress;
+	pid = replsync_shared->pid;
+	LWLockRelease(replsync_shared->lock);
+	if (pid == 0 || progress.phase[0] == '\0')
+		return (Datum) 0;
+	values[0] = Int32GetDatum(pid);
+	values[1] = CStringGetTextDatum("slots");
+	nulls[2] = true;
+	values[3] = CStringGetTextDatum(progress.phase);
+	values[4] = Int64GetDatum(progress.done);
+	values[5] = Int64GetDatum(progress.total);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return (Datum) 0;
+}
+

@@ -1,0 +1,253 @@
+/*
+ * The background worker: it owns the main thread, serves the latch at all times and
+ * carries out what the core asks for, one request after the other.
+ */
+#include "replsync.h"
+
+#include "access/xlog.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "core.h"
+#include "shmem.h"
+#include "worker.h"
+
+/* Seconds until the postmaster starts a worker again that has ended. */
+#define RESTART_SECONDS 5
+
+#define KIND_SLOTS "slots"
+
+PGDLLEXPORT void replsync_worker_main(Datum arg);
+
+static bool slot_worker = false;
+
+/* Is this process the slot worker? */
+bool
+replsync_is_slot_worker(void)
+{
+	return slot_worker;
+}
+
+/* Let the postmaster start the slot worker once a standby can be read */
+void
+replsync_register_slot_worker(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	strlcpy(worker.bgw_name, "replsync slot worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "replsync slot worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "replsync", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "replsync_worker_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_extra, KIND_SLOTS, BGW_EXTRALEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = RESTART_SECONDS;
+	RegisterBackgroundWorker(&worker);
+}
+
+/* Read the configuration again if the postmaster says so */
+static void
+reload_if_pending(void)
+{
+	if (!ConfigReloadPending)
+		return;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	replsync_nap_note_reload();
+}
+
+/* Wait on the latch alone, as long as there is no core */
+static void
+wait_for_latch(void)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1L, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Wait until this server is a standby that wants its slots synchronized. A primary
+ * stays here, without the core: it costs nothing but the process.
+ */
+static void
+wait_for_work(void)
+{
+	for (;;)
+	{
+		bool		standby = RecoveryInProgress();
+
+		if (standby && (replsync_sync_slots || replsync_something_requested()))
+			return;
+		replsync_set_state(standby ? CORE_STATE_OFF : CORE_STATE_NOT_STANDBY);
+		wait_for_latch();
+		reload_if_pending();
+	}
+}
+
+/* Tell a caller of drop_slots() too why there is no core */
+static void
+refuse_command(const ErrorData *edata)
+{
+	CoreWakeup	wakeup = {0};
+	CoreCommandResult result = {0};
+
+	replsync_begin_cycle(&wakeup);
+	if ((wakeup.reasons & CORE_WAKE_COMMAND) != 0)
+	{
+		strlcpy(result.sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(result.sqlstate));
+		strlcpy(result.message, edata->message, sizeof(result.message));
+		strlcpy(result.detail, edata->detail ? edata->detail : "", sizeof(result.detail));
+		strlcpy(result.hint, edata->hint ? edata->hint : "", sizeof(result.hint));
+		replsync_publish_command(&result);
+	}
+	replsync_set_error(unpack_sql_state(edata->sqlerrcode), edata->message,
+					   edata->detail, edata->hint);
+}
+
+/*
+ * Stay alive without a core, so that the reason can be seen, until the configuration is
+ * read again: then start anew.
+ */
+static void
+stay_blocked(const ErrorData *edata)
+{
+	ereport(LOG,
+			(errcode(edata->sqlerrcode),
+			 errmsg("%s", edata->message),
+			 edata->detail ? errdetail("%s", edata->detail) : 0,
+			 edata->hint ? errhint("%s", edata->hint) : 0));
+	while (!ConfigReloadPending)
+	{
+		refuse_command(edata);
+		wait_for_latch();
+	}
+	proc_exit(1);
+}
+
+/* Load and start the core, or stay without it */
+static void
+start_core(const char *library, const char *kind, const char *argument)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		replsync_core_load(library);
+		replsync_core_start(kind, argument);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		if (!slot_worker)
+			ThrowErrorData(edata);
+		stay_blocked(edata);
+	}
+	PG_END_TRY();
+}
+
+/* Take over a cancel: it ends what the core does, not this process */
+static bool
+take_cancel(void)
+{
+	if (!QueryCancelPending)
+		return false;
+	QueryCancelPending = false;
+	replsync_core_cancel();
+	return true;
+}
+
+/* Serve the core until the process is told to end */
+static void
+serve(void)
+{
+	WaitEventSet *set = CreateWaitEventSet(COMPAT_WAIT_SET_OWNER, 3);
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "replsync request",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(set, WL_SOCKET_READABLE, replsync_core_wakeup_fd(), NULL, NULL);
+
+	for (;;)
+	{
+		WaitEvent	event;
+		CoreRequest request;
+		uint64		ignored;
+		bool		cancel = take_cancel();
+
+		CHECK_FOR_INTERRUPTS();
+		reload_if_pending();
+		while (replsync_core_next(&request))
+		{
+			MemoryContextSwitchTo(context);
+			replsync_dispatch(&request);
+			MemoryContextSwitchTo(TopMemoryContext);
+			MemoryContextReset(context);
+			cancel |= take_cancel();
+			CHECK_FOR_INTERRUPTS();
+		}
+		replsync_nap_check(cancel);
+
+		if (WaitEventSetWait(set, replsync_nap_timeout(), &event, 1, PG_WAIT_EXTENSION) != 1)
+			continue;
+		if (event.events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		else if (read(replsync_core_wakeup_fd(), &ignored, sizeof(ignored)) < 0 && errno != EAGAIN)
+			ereport(ERROR,
+					(errcode_for_socket_access(),
+					 errmsg("could not read from the event descriptor: %m")));
+	}
+}
+
+/* The background worker's main function: bgw_extra is the kind, and after a colon its argument */
+void
+replsync_worker_main(Datum arg)
+{
+	char		kind[BGW_EXTRALEN];
+	char		library[BGW_EXTRALEN + 32];
+	char	   *argument;
+
+	/* All handlers are there before the core is: it gives them its alternate stack. */
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGINT, StatementCancelHandler);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	strlcpy(kind, MyBgworkerEntry->bgw_extra, sizeof(kind));
+	argument = strchr(kind, ':');
+	if (argument != NULL)
+		*argument++ = '\0';
+	slot_worker = (strcmp(kind, KIND_SLOTS) == 0);
+
+	if (slot_worker)
+	{
+		/* Without a database: nothing here can stand in the way of DROP DATABASE. */
+		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+		replsync_attach_worker();
+		wait_for_work();
+		strlcpy(library, "replsync_core", sizeof(library));
+	}
+	else
+	{
+		/* Kinds other than the product's come with a core of their own: tests. */
+		BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+		snprintf(library, sizeof(library), "replsync_core_%s", kind);
+	}
+	start_core(library, kind, argument ? argument : "");
+	serve();
+}

@@ -1,0 +1,283 @@
+package main
+
+/*
+#include "core_api.h"
+*/
+import "C"
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+	"unsafe"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+)
+
+var errShortAnswer = errors.New("answer of the shim is too short")
+
+// raw returns the bytes of a C struct, for the queue.
+func raw[T any](v *T) []byte {
+	return bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)))
+}
+
+// cooked reads a C struct from the bytes of an answer.
+func cooked[T any](b []byte) (v T, err error) {
+	if uintptr(len(b)) < unsafe.Sizeof(v) {
+		return v, errShortAnswer
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&v)), unsafe.Sizeof(v)), b)
+	return v, nil
+}
+
+// put copies s into a fixed C field, cut at a character boundary so that it stays NUL-terminated UTF-8.
+func put(field []C.char, s string) {
+	if max := len(field) - 1; len(s) > max {
+		for max > 0 && !utf8.RuneStart(s[max]) {
+			max--
+		}
+		s = s[:max]
+	}
+	for i := range len(s) {
+		field[i] = C.char(s[i])
+	}
+}
+
+func get(field []C.char) string {
+	var b strings.Builder
+	for _, c := range field {
+		if c == 0 {
+			break
+		}
+		b.WriteByte(byte(c))
+	}
+	return b.String()
+}
+
+// nulList joins texts, each followed by a NUL.
+func nulList(texts ...string) []byte {
+	var b []byte
+	for _, s := range texts {
+		b = append(b, strings.ReplaceAll(s, "\x00", "")...)
+		b = append(b, 0)
+	}
+	return b
+}
+
+func splitNulList(b []byte) []string {
+	if len(b) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+}
+
+func logToC(level host.Level, m host.Message) []byte {
+	head := binary.NativeEndian.AppendUint32(nil, uint32(level))
+	head = append(head, 0, 0, 0, 0)
+	return append(head, nulList(m.SQLState, m.Text, m.Detail, m.Hint)...)
+}
+
+var slotFlags = []struct {
+	bit   C.int32_t
+	field func(*host.Slot) *bool
+}{
+	{C.CORE_SLOT_LOGICAL, func(s *host.Slot) *bool { return &s.Logical }},
+	{C.CORE_SLOT_TEMPORARY, func(s *host.Slot) *bool { return &s.Temporary }},
+	{C.CORE_SLOT_TWO_PHASE, func(s *host.Slot) *bool { return &s.TwoPhase }},
+	{C.CORE_SLOT_FAILOVER, func(s *host.Slot) *bool { return &s.Failover }},
+	{C.CORE_SLOT_SYNCED, func(s *host.Slot) *bool { return &s.Synced }},
+	{C.CORE_SLOT_MARKED, func(s *host.Slot) *bool { return &s.Marked }},
+	{C.CORE_SLOT_INVALIDATED, func(s *host.Slot) *bool { return &s.Invalidated }},
+}
+
+func slotToC(s host.Slot) []byte {
+	var c C.CoreSlot
+	put(c.name[:], s.Name)
+	put(c.plugin[:], s.Plugin)
+	put(c.marker[:], s.Marker)
+	c.restart_lsn = C.uint64_t(s.RestartLSN)
+	c.confirmed_flush_lsn = C.uint64_t(s.ConfirmedFlushLSN)
+	c.two_phase_at = C.uint64_t(s.TwoPhaseAt)
+	c.catalog_xmin = C.uint32_t(s.CatalogXmin)
+	c.database = C.uint32_t(s.Database)
+	for _, f := range slotFlags {
+		if *f.field(&s) {
+			c.flags |= f.bit
+		}
+	}
+	return raw(&c)
+}
+
+func slotsFromC(b []byte) ([]host.Slot, error) {
+	var slots []host.Slot
+	for size := int(unsafe.Sizeof(C.CoreSlot{})); len(b) > 0; b = b[size:] {
+		c, err := cooked[C.CoreSlot](b)
+		if err != nil {
+			return nil, err
+		}
+		s := host.Slot{
+			Name:              get(c.name[:]),
+			Plugin:            get(c.plugin[:]),
+			Marker:            get(c.marker[:]),
+			Invalidation:      get(c.invalidation[:]),
+			Database:          uint32(c.database),
+			RestartLSN:        host.LSN(c.restart_lsn),
+			ConfirmedFlushLSN: host.LSN(c.confirmed_flush_lsn),
+			TwoPhaseAt:        host.LSN(c.two_phase_at),
+			CatalogXmin:       host.XID(c.catalog_xmin),
+			ActivePID:         int32(c.active_pid),
+		}
+		for _, f := range slotFlags {
+			*f.field(&s) = c.flags&f.bit != 0
+		}
+		slots = append(slots, s)
+	}
+	return slots, nil
+}
+
+func recoveryFromC(b []byte) (host.Recovery, error) {
+	c, err := cooked[C.CoreRecovery](b)
+	if err != nil {
+		return host.Recovery{}, err
+	}
+	return host.Recovery{
+		SystemIdentifier:   uint64(c.system_identifier),
+		Timeline:           uint32(c.timeline),
+		ReplayLSN:          host.LSN(c.replay_lsn),
+		FlushLSN:           host.LSN(c.flush_lsn),
+		RedoLSN:            host.LSN(c.redo_lsn),
+		LastRemovedSegment: uint64(c.last_removed_segment),
+		WALSegmentSize:     uint64(c.wal_segment_size),
+		NextXID:            host.XID(c.next_xid),
+		WalReceiverPID:     int32(c.walreceiver_pid),
+		ServerVersionNum:   int(c.server_version_num),
+		InRecovery:         c.in_recovery != 0,
+		PromoteTriggered:   c.promote_triggered != 0,
+		LogicalDecoding:    c.logical_decoding != 0,
+		ReloadTime:         time.UnixMicro(int64(c.reload_time)),
+	}, nil
+}
+
+func wakeupFromC(b []byte) (host.Wakeup, error) {
+	c, err := cooked[C.CoreWakeup](b)
+	if err != nil {
+		return host.Wakeup{}, err
+	}
+	return host.Wakeup{
+		Timeout:  c.reasons&C.CORE_WAKE_TIMEOUT != 0,
+		Reload:   c.reasons&C.CORE_WAKE_RELOAD != 0,
+		Sync:     c.reasons&C.CORE_WAKE_SYNC != 0,
+		Cancel:   c.reasons&C.CORE_WAKE_CANCEL != 0,
+		Command:  host.Command(c.command),
+		Argument: get(c.argument[:]),
+	}, nil
+}
+
+func passToC(p host.Pass) []byte {
+	c := C.CorePass{
+		duration_us: C.int64_t(p.Duration.Microseconds()),
+		nrows:       C.int64_t(len(p.Slots)),
+		state:       C.int32_t(p.State),
+	}
+	if p.Err == nil || p.Slots != nil {
+		c.full = 1
+	}
+	if p.Err != nil {
+		m := host.Describe(p.Err)
+		put(c.sqlstate[:], m.SQLState)
+		put(c.message[:], m.Text)
+		put(c.detail[:], m.Detail)
+		put(c.hint[:], m.Hint)
+	}
+	b := raw(&c)
+	for i := range p.Slots {
+		b = append(b, statusToC(&p.Slots[i])...)
+	}
+	return b
+}
+
+func statusToC(s *host.SlotStatus) []byte {
+	var c C.CoreSlotStatus
+	put(c.name[:], s.Name)
+	put(c.database[:], s.Database)
+	put(c.plugin[:], s.Plugin)
+	put(c.state[:], s.State)
+	put(c.action[:], s.Action)
+	put(c.reason[:], s.Reason)
+	put(c.hint[:], s.Hint)
+	put(c.error[:], s.Error)
+	c.remote_restart_lsn = C.uint64_t(s.RemoteRestartLSN)
+	c.remote_confirmed_flush_lsn = C.uint64_t(s.RemoteConfirmedFlushLSN)
+	c.restart_lsn = C.uint64_t(s.RestartLSN)
+	c.confirmed_flush_lsn = C.uint64_t(s.ConfirmedFlushLSN)
+	if !s.LastSyncAt.IsZero() {
+		c.last_sync_at = C.int64_t(s.LastSyncAt.UnixMicro())
+	}
+	return raw(&c)
+}
+
+func commandResultToC(value int64, err error) []byte {
+	c := C.CoreCommandResult{value: C.int64_t(value)}
+	if err != nil {
+		m := host.Describe(err)
+		put(c.sqlstate[:], m.SQLState)
+		put(c.message[:], m.Text)
+		put(c.detail[:], m.Detail)
+		put(c.hint[:], m.Hint)
+	}
+	return raw(&c)
+}
+
+func progressToC(phase string, done, total int) []byte {
+	c := C.CoreProgress{done: C.int64_t(done), total: C.int64_t(total)}
+	put(c.phase[:], phase)
+	return raw(&c)
+}
+
+func napToC(timeout time.Duration, show host.State) []byte {
+	c := C.CoreNap{timeout_ms: C.int64_t(timeout.Milliseconds()), state: C.int32_t(show)}
+	if timeout < 0 {
+		c.timeout_ms = -1
+	}
+	return raw(&c)
+}
+
+// rowsFromC reads what query.c writes: int32 number of columns, then for each value int32 length, -1 for
+// NULL, and the text.
+func rowsFromC(b []byte) (host.Rows, error) {
+	word := func() (int, error) {
+		if len(b) < 4 {
+			return 0, errShortAnswer
+		}
+		n := int32(binary.NativeEndian.Uint32(b))
+		b = b[4:]
+		return int(n), nil
+	}
+	columns, err := word()
+	if err != nil || columns == 0 {
+		return nil, err
+	}
+	var rows host.Rows
+	for len(b) > 0 {
+		row := make([]*string, columns)
+		for i := range row {
+			n, err := word()
+			if err != nil {
+				return nil, err
+			}
+			if n < 0 {
+				continue
+			}
+			if len(b) < n {
+				return nil, errShortAnswer
+			}
+			s := string(b[:n])
+			row[i], b = &s, b[n:]
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}

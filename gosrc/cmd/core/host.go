@@ -1,0 +1,127 @@
+package main
+
+/*
+#include "core_api.h"
+*/
+import "C"
+
+import (
+	"context"
+	"encoding/binary"
+	"strings"
+	"time"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/queue"
+)
+
+// shim is the [host.Host] that asks the server's main thread through the queue.
+type shim struct {
+	queue *queue.Queue
+}
+
+var _ host.Host = shim{}
+
+func (s shim) do(ctx context.Context, kind int32, data []byte) error {
+	_, err := s.queue.Call(ctx, kind, data)
+	return err
+}
+
+// ask makes a call and decodes its answer.
+func ask[T any](ctx context.Context, s shim, kind int32, data []byte, decode func([]byte) (T, error)) (T, error) {
+	b, err := s.queue.Call(ctx, kind, data)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return decode(b)
+}
+
+func (s shim) Log(ctx context.Context, level host.Level, m host.Message) error {
+	return s.do(ctx, C.CORE_LOG, logToC(level, m))
+}
+
+func (s shim) Nap(ctx context.Context, timeout time.Duration, show host.State) (host.Wakeup, error) {
+	return ask(ctx, s, C.CORE_NAP, napToC(timeout, show), wakeupFromC)
+}
+
+func (s shim) Settings(ctx context.Context, names ...string) ([]string, error) {
+	return ask(ctx, s, C.CORE_SETTINGS, nulList(names...), func(b []byte) ([]string, error) {
+		values := splitNulList(b)
+		if len(values) != len(names) {
+			return nil, errShortAnswer
+		}
+		return values, nil
+	})
+}
+
+func (s shim) Environment(ctx context.Context) (map[string]string, error) {
+	return ask(ctx, s, C.CORE_ENVIRONMENT, nil, func(b []byte) (map[string]string, error) {
+		env := make(map[string]string)
+		for _, pair := range splitNulList(b) {
+			if name, value, ok := strings.Cut(pair, "="); ok {
+				env[name] = value
+			}
+		}
+		return env, nil
+	})
+}
+
+func (s shim) Recovery(ctx context.Context) (host.Recovery, error) {
+	return ask(ctx, s, C.CORE_RECOVERY, nil, recoveryFromC)
+}
+
+func (s shim) Slots(ctx context.Context) ([]host.Slot, error) {
+	return ask(ctx, s, C.CORE_SLOT_LIST, nil, slotsFromC)
+}
+
+func (s shim) ReserveWAL(ctx context.Context, lsn host.LSN) error {
+	return s.do(ctx, C.CORE_SLOT_RESERVE, slotToC(host.Slot{RestartLSN: lsn}))
+}
+
+func (s shim) CreateSlot(ctx context.Context, slot host.Slot) error {
+	return s.do(ctx, C.CORE_SLOT_CREATE, slotToC(slot))
+}
+
+func (s shim) UpdateSlot(ctx context.Context, slot host.Slot) error {
+	return s.do(ctx, C.CORE_SLOT_UPDATE, slotToC(slot))
+}
+
+func (s shim) DropSlot(ctx context.Context, name string) error {
+	return s.do(ctx, C.CORE_SLOT_DROP, slotToC(host.Slot{Name: name}))
+}
+
+func (s shim) WALAvailable(ctx context.Context, lsn host.LSN) (bool, error) {
+	return ask(ctx, s, C.CORE_WAL_AVAILABLE, binary.NativeEndian.AppendUint64(nil, uint64(lsn)),
+		func(b []byte) (bool, error) {
+			if len(b) < 1 {
+				return false, errShortAnswer
+			}
+			return b[0] != 0, nil
+		})
+}
+
+func (s shim) RequestFeedback(ctx context.Context) error {
+	return s.do(ctx, C.CORE_FEEDBACK, nil)
+}
+
+func (s shim) Progress(ctx context.Context, phase string, done, total int) error {
+	return s.do(ctx, C.CORE_PROGRESS, progressToC(phase, done, total))
+}
+
+func (s shim) PassDone(ctx context.Context, pass host.Pass) error {
+	return s.do(ctx, C.CORE_PASS_DONE, passToC(pass))
+}
+
+func (s shim) CommandDone(ctx context.Context, value int64, err error) error {
+	return s.do(ctx, C.CORE_COMMAND_DONE, commandResultToC(value, err))
+}
+
+func (s shim) Query(ctx context.Context, sql string) (host.Rows, error) {
+	return ask(ctx, s, C.CORE_QUERY, nulList(sql), rowsFromC)
+}
+
+// exit ends the process. The postmaster starts a new one, which has not loaded the core.
+func (s shim) exit() error {
+	return s.do(context.Background(), C.CORE_EXIT, nil)
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/queue"
+	"github.com/replsync/replsync/gosrc/internal/safego"
+)
+
+// requests is the one queue of this process.
+var requests queue.Queue
+
+// work is what a worker of some kind does until ctx is canceled or the process should end.
+type work func(ctx context.Context, h host.Host, argument string) error
+
+// maxProcs bounds the threads that run Go code: the core waits for the network nearly all the time.
+const maxProcs = 2
+
+// retryAfter is the pause after work ended with an error that is not expected to.
+const retryAfter = 5 * time.Second
+
+// run starts the work of that kind. It runs on the server's main thread.
+func run(kind, argument string, wakeupFD int, memoryLimit int64) bool {
+	w := kinds()[kind]
+	if w == nil {
+		return false
+	}
+	runtime.GOMAXPROCS(maxProcs)
+	debug.SetMemoryLimit(memoryLimit)
+	requests.SetWake(func() {
+		// The only error is EAGAIN, when the counter is full: the main thread is awake then.
+		_, _ = syscall.Write(wakeupFD, binary.NativeEndian.AppendUint64(nil, 1))
+	})
+	safego.Go(func() error { return supervise(w, shim{&requests}, argument) }, nil)
+	return true
+}
+
+// supervise keeps the work going. Work that returns nil asks for a new process; a cancel or an error
+// begins it anew in this one.
+func supervise(w work, s shim, argument string) error {
+	for {
+		ctx, cancel := s.queue.Cancelable(context.Background())
+		err := safego.Do(func() error { return w(ctx, s, argument) })
+		cancel()
+		if err == nil {
+			return s.exit()
+		}
+		report(s, err)
+		if !errors.Is(err, queue.ErrCanceled) {
+			if _, err := s.Nap(context.Background(), retryAfter, host.Blocked); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// report publishes why the work ended, for the log, the views and those who wait for a pass.
+func report(s shim, err error) {
+	m := host.Describe(err)
+	if errors.Is(err, queue.ErrCanceled) {
+		m = host.Message{SQLState: "57014", Text: "canceling the work of the slot worker due to user request"}
+	}
+	var p *safego.PanicError
+	if errors.As(err, &p) {
+		m.Detail = string(p.Stack)
+	}
+	ctx := context.Background()
+	_ = s.Log(ctx, host.Warning, m)
+	_ = s.PassDone(ctx, host.Pass{State: host.Blocked, Err: &host.Error{Message: m, Err: err}})
+}
