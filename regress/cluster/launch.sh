@@ -5,6 +5,7 @@
 # It replaces itself at every step, so the caller's child is the program itself.
 # With a root it runs in a mount namespace of its own: nothing that is mounted
 # here is seen outside of it or needs to be unmounted.
+# shellcheck disable=SC2086 # $as_user is several words
 set -eu
 root=$1 base=$2 uid=$3 gid=$4 deathsig=$5 dir=$6
 shift 6
@@ -26,4 +27,5 @@ if [ -n "$base" ]; then
 fi
 mount --rbind /proc "$root/proc"
 mount --rbind /dev "$root/dev"
+# shellcheck disable=SC2016 # for the inner shell
 exec chroot "$root" /bin/sh -c 'cd "$0" && exec "$@"' "$dir" $as_user -- "$@"

@@ -121,8 +121,8 @@ prepare_root() {
 
 status=0
 pids=()
-# shellcheck disable=SC2086 # a list
-for major in ${*:-$PGVERSIONS}; do
+read -ra versions <<<"${*:-$PGVERSIONS}"
+for major in "${versions[@]}"; do
 	[[ $major =~ ^[0-9]+$ ]] || die "\"$major\" is not a major version"
 	if native_bindir "$major" >/dev/null; then
 		var="REPLSYNC_PG${major}_BINDIR"

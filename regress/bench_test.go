@@ -1,0 +1,148 @@
+package regress_test
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/replsync/replsync/regress/cluster"
+)
+
+// BenchmarkSlots compares replsync.sync_slots() with core's pg_sync_replication_slots() in one run: two
+// standbys of one primary, in turn, fsync on. "ratio" is replsync's median over core's.
+//
+//	go test ./regress -run '^$' -bench Slots -benchtime 5x
+func BenchmarkSlots(b *testing.B) {
+	for _, major := range cluster.Versions(b) {
+		if major < 17 {
+			continue // core has nothing to compare with
+		}
+		for _, n := range []int{10, 100, 500} {
+			b.Run(fmt.Sprintf("%d/slots=%d", major, n), func(b *testing.B) { benchmarkSlots(b, major, n) })
+		}
+	}
+}
+
+// contender is one of the two ways to synchronize.
+type contender struct {
+	session *pgx.Conn
+	sql     string
+	took    map[string][]float64 // milliseconds
+}
+
+func (c *contender) run(b *testing.B, what string) {
+	began := time.Now()
+	_, err := c.session.Exec(b.Context(), c.sql)
+	require.NoError(b, err)
+	c.took[what] = append(c.took[what], float64(time.Since(began).Microseconds())/1000)
+}
+
+func benchmarkSlots(b *testing.B, major, n int) {
+	settings := cluster.Settings(map[string]string{
+		"max_replication_slots": "600", "max_wal_senders": "20", "max_wal_size": "8GB", "checkpoint_timeout": "1h",
+		"autovacuum": "off", "wal_receiver_status_interval": "1s", "replsync.sync_slots": "off",
+	})
+	primary := cluster.New(b, major, cluster.Preload("replsync"), cluster.Fsync(), settings)
+	primary.Exec(b, "CREATE EXTENSION replsync; CREATE TABLE t (id int)")
+	conninfo := cluster.PrimaryConninfo(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres", primary.Port))
+	standby := func(sql string) *contender {
+		s := primary.Standby(b, conninfo, cluster.Fsync(), settings, cluster.Setting("hot_standby_feedback", "on"))
+		primary.WaitFeedback(b, s)
+		return &contender{session: s.Connect(b), sql: sql, took: map[string][]float64{}}
+	}
+	core := standby("SELECT pg_sync_replication_slots()")
+	ours := standby("SELECT count(*) FROM replsync.sync_slots()")
+	both := func(what string, round int) {
+		order := []*contender{core, ours}
+		if round%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, c := range order {
+			c.run(b, what)
+		}
+	}
+
+	for round := range b.N {
+		primary.Exec(b, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_type = 'logical'`)
+		both("drop", round)
+		primary.Exec(b, `SELECT pg_create_logical_replication_slot('s_' || i, 'pgoutput', false, false, true) FROM generate_series(1, $1::int) i`, n)
+		waitReceived(b, primary)
+		both("first", round)
+		both("unchanged", round)
+		advanceAll(b, primary)
+		waitReceived(b, primary)
+		both("advanced", round)
+	}
+	b.ReportMetric(0, "ns/op")
+	for _, what := range []string{"first", "unchanged", "advanced", "drop"} {
+		c, o := median(core.took[what]), median(ours.took[what])
+		b.ReportMetric(c, what+"-core-ms")
+		b.ReportMetric(o, what+"-replsync-ms")
+		b.ReportMetric(o/c, what+"-ratio")
+	}
+}
+
+// advanceAll moves restart_lsn and confirmed_flush_lsn of every logical slot.
+func advanceAll(b *testing.B, primary *cluster.Server) {
+	for range 2 {
+		primary.Exec(b, "INSERT INTO t SELECT generate_series(1, 1000)")
+		primary.LogStandbySnapshot(b)
+	}
+	primary.Exec(b, `SELECT pg_replication_slot_advance(slot_name, pg_current_wal_lsn())
+		FROM pg_replication_slots WHERE slot_type = 'logical'`)
+}
+
+// waitReceived waits until every standby has replayed what the primary has written.
+func waitReceived(b *testing.B, primary *cluster.Server) {
+	cluster.Eventually(b, cluster.DefaultDeadline, "the standbys to catch up", func() bool {
+		return cluster.QueryOne[bool](b, primary, `SELECT coalesce(bool_and(replay_lsn >= pg_current_wal_lsn()), false) FROM pg_stat_replication`)
+	})
+}
+
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	return s[len(s)/2]
+}
+
+// BenchmarkWorkerMemory compares the slot worker of a standby, with the Go core, to that of a primary, which is an idle C
+// worker: proportional memory (PSS), with 100 slots copied.
+func BenchmarkWorkerMemory(b *testing.B) {
+	major := cluster.Versions(b)[0]
+	primary := cluster.New(b, major, cluster.Preload("replsync"), cluster.Setting("max_replication_slots", 120))
+	primary.Exec(b, "CREATE EXTENSION replsync")
+	standby := primary.Standby(b, cluster.Settings(map[string]string{
+		"replsync.slots": "*", "replsync.slot_naptime_max": "100ms", "replsync.slot_naptime_min": "100ms",
+		"hot_standby_feedback": "on", "wal_receiver_status_interval": "1s",
+	}))
+	primary.Exec(b, `SELECT pg_create_logical_replication_slot('s_' || i, 'pgoutput') FROM generate_series(1, 100) i`)
+	cluster.Eventually(b, cluster.DefaultDeadline, "100 ready slots and 100 cycles", func() bool {
+		return cluster.QueryOne[bool](b, standby, `SELECT (SELECT count(*) FROM replsync.slot_status WHERE state = 'ready') = 100
+			AND (SELECT cycles FROM replsync.worker_status) > 100`)
+	})
+	with, without := pss(b, standby.WorkerPID(b, slotWorker)), pss(b, primary.WorkerPID(b, slotWorker))
+	for b.Loop() {
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(with, "standby-MiB")
+	b.ReportMetric(without, "idle-MiB")
+	b.ReportMetric(with-without, "more-MiB")
+}
+
+// pss returns the proportional memory of a process in MiB.
+func pss(b *testing.B, pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	require.NoError(b, err)
+	m := regexp.MustCompile(`(?m)^Pss:\s+(\d+) kB`).FindSubmatch(text)
+	require.NotNil(b, m)
+	kb, err := strconv.Atoi(strings.TrimSpace(string(m[1])))
+	require.NoError(b, err)
+	return float64(kb) / 1024
+}
