@@ -1,0 +1,307 @@
+package conninfo_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+
+	"github.com/replsync/replsync/gosrc/internal/conninfo"
+)
+
+// connect parses and connects, with options that tests rarely change.
+func connect(t *testing.T, text string, change ...func(*conninfo.Options)) (*pgx.Conn, error) {
+	t.Helper()
+	opts := conninfo.Options{
+		DefaultDatabase: "postgres", ApplicationName: "replsync", ConnectTimeout: 20 * time.Second,
+		StatementTimeout: 30 * time.Second,
+	}
+	for _, f := range change {
+		f(&opts)
+	}
+	config, err := conninfo.Parse(text, opts)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := config.Connect(t.Context())
+	if conn != nil {
+		t.Cleanup(func() { conn.Close(context.Background()) })
+	}
+	return conn, err
+}
+
+func mustConnect(t *testing.T, text string, change ...func(*conninfo.Options)) *pgx.Conn {
+	t.Helper()
+	conn, err := connect(t, text, change...)
+	require.NoError(t, err, text)
+	return conn
+}
+
+// mustFail returns the error after checking that it gives nothing away.
+func mustFail(t *testing.T, text string, change ...func(*conninfo.Options)) *conninfo.Error {
+	t.Helper()
+	_, err := connect(t, text, change...)
+	var e *conninfo.Error
+	require.ErrorAs(t, err, &e, text)
+	require.NotContains(t, fmt.Sprintf("%s %+v %#v %s %s", err, err, e, e.Detail, e.Hint), "secret")
+	return e
+}
+
+func query(t *testing.T, conn *pgx.Conn, sql string) string {
+	t.Helper()
+	var value string
+	require.NoError(t, conn.QueryRow(t.Context(), sql).Scan(&value))
+	return value
+}
+
+const withPassword = ` password='it\'s a \\secret'`
+
+func (l *live) at(rest string) string {
+	return "host=db.test hostaddr=127.0.0.1 port=" + l.primary + withPassword + " " + rest
+}
+
+func TestLiveRecoveryConninfo(t *testing.T) {
+	l := server(t)
+	require.Contains(t, l.recovery, "ssl_min_protocol_version")
+	for _, text := range []string{l.recovery, strings.ReplaceAll(l.recovery, "sslmode=prefer", "sslmode=disable")} {
+		conn := mustConnect(t, text)
+		require.Equal(t, "repl", query(t, conn, "select current_user::text"))
+		require.Equal(t, "replsync", query(t, conn, "show application_name"))
+	}
+}
+
+func TestLiveSession(t *testing.T) {
+	l := server(t)
+	conn := mustConnect(t, l.at("user=scram client_encoding=LATIN1 replication=database tcp_user_timeout=5000 "+
+		"keepalives_idle=10 options='-c search_path=public -c work_mem=1234kB -c LOCK-timeout=7s'"))
+	for name, want := range map[string]string{
+		"search_path": "pg_catalog, pg_temp", "client_encoding": "UTF8", "statement_timeout": "30s", "lock_timeout": "7s",
+		"idle_session_timeout": "0", "idle_in_transaction_session_timeout": "30s", "work_mem": "1234kB", "timezone": "UTC",
+		"transaction_isolation": "read committed", "tcp_user_timeout": "0", "application_name": "replsync",
+	} {
+		require.Equal(t, want, query(t, conn, "show "+name), name)
+	}
+	require.Equal(t, "postgres", query(t, conn, "select current_database()::text"))
+
+	conn = mustConnect(t, l.at("user=scram dbname=app fallback_application_name=f options='--statement-timeout=4s'"))
+	require.Equal(t, "4s", query(t, conn, "show statement_timeout"))
+	require.Equal(t, "f", query(t, conn, "show application_name"))
+	require.Equal(t, "app", query(t, conn, "select current_database()::text"))
+}
+
+func TestLiveURI(t *testing.T) {
+	l := server(t)
+	conn := mustConnect(t, "postgresql://scram:it%27s%20a%20%5Csecret@127.0.0.1:"+l.primary+
+		"/app?application_name=my%20app&sslmode=prefer&connect_timeout=5")
+	require.Equal(t, "my app", query(t, conn, "show application_name"))
+}
+
+func TestLiveSockets(t *testing.T) {
+	l := server(t)
+	for _, host := range []string{l.dir, "@" + l.dir} {
+		conn := mustConnect(t, "host="+host+" user=scram sslmode=require port="+l.primary)
+		require.Equal(t, "", query(t, conn, "select coalesce(inet_client_addr()::text, '')"))
+		// A cancel request goes the same way.
+		require.NoError(t, conn.PgConn().CancelRequest(t.Context()))
+	}
+	conn := mustConnect(t, "user=scram port="+l.primary, func(o *conninfo.Options) { o.Env.SocketDir = l.dir })
+	require.Equal(t, "scram", query(t, conn, "select current_user::text"))
+
+	e := mustFail(t, "host=/nonexistent user=scram")
+	require.Equal(t, "08001", e.Code)
+	require.Contains(t, e.Message, `server on socket "/nonexistent/.s.PGSQL.5432" failed`)
+}
+
+func TestLiveWrongPassword(t *testing.T) {
+	l := server(t)
+	e := mustFail(t, "host=127.0.0.1 user=scram password=notthesecret port="+l.primary)
+	require.Equal(t, "28P01", e.Code)
+	require.Contains(t, e.Hint, "connection string")
+	var pgErr *pgconn.PgError
+	require.ErrorAs(t, e, &pgErr)
+	// Once: with a wrong password sslmode=prefer need not try again without TLS.
+	require.NotContains(t, e.Message, "attempts")
+
+	e = mustFail(t, "host=127.0.0.1 dbname=nosuch user=trusted port="+l.primary)
+	require.Equal(t, "3D000", e.Code)
+}
+
+func TestLivePassfile(t *testing.T) {
+	l := server(t)
+	file := filepath.Join(t.TempDir(), "pass")
+	escaped := strings.ReplaceAll(password, `\`, `\\`)
+	text := "host=db.test hostaddr=127.0.0.1 user=scram dbname=app passfile=" + file + " port=" + l.primary
+	write := func(content string, mode os.FileMode) {
+		require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+		require.NoError(t, os.Chmod(file, mode))
+	}
+
+	entry := fmt.Sprintf("db.test:%s:app:scram:%s\n", l.primary, escaped)
+	write("# comment\n*:*:*:other:x\n"+entry, 0o600)
+	mustConnect(t, text)
+
+	write(strings.ReplaceAll(entry, ":app:", ":replication:"), 0o400)
+	mustConnect(t, text)
+
+	write(strings.ReplaceAll(entry, ":app:", ":replication:")+strings.Replace(entry, "it's", "wrong", 1), 0o600)
+	e := mustFail(t, text)
+	require.Equal(t, "28P01", e.Code)
+	require.Contains(t, e.Hint, `came from the password file "`+file)
+
+	write(strings.ReplaceAll(entry, "db.test", "127.0.0.1"), 0o600)
+	e = mustFail(t, text)
+	require.Contains(t, e.Hint, "none for this server")
+
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o644, 0o610} {
+		write(entry, mode)
+		var warnings []string
+		e := mustFail(t, text, func(o *conninfo.Options) { o.Warn = func(s string) { warnings = append(warnings, s) } })
+		require.Equal(t, "28P01", e.Code)
+		require.Equal(t, []string{
+			`password file "` + file + `" has group or world access; permissions should be u=rw (0600) or less`,
+		}, warnings)
+	}
+}
+
+// closedPort is a port that nothing listens on.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	return port
+}
+
+// blackHole takes connections and never answers.
+func blackHole(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	return port
+}
+
+func TestLiveSeveralHosts(t *testing.T) {
+	l := server(t)
+	dead := closedPort(t)
+	file := filepath.Join(t.TempDir(), "pass")
+	content := fmt.Sprintf("127.0.0.1:%s:*:*:wrong\n127.0.0.1:%s:*:*:%s\n", dead, l.primary,
+		strings.ReplaceAll(password, `\`, `\\`))
+	require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
+	for _, text := range []string{
+		"host=127.0.0.1,127.0.0.1 port=" + dead + "," + l.primary,
+		"hostaddr=127.0.0.1,127.0.0.1 port=" + dead + "," + l.primary,
+		"host=/nonexistent,127.0.0.1 port=" + l.primary,
+		"host=127.0.0.1,127.0.0.1 load_balance_hosts=random port=" + dead + "," + l.primary,
+	} {
+		mustConnect(t, text+" user=scram passfile="+file)
+	}
+	// A server that refuses ends it, as with libpq.
+	e := mustFail(t, "host=127.0.0.1,127.0.0.1 user=scram password=no port="+l.primary)
+	require.Equal(t, "28P01", e.Code)
+	require.NotContains(t, e.Message, "attempts")
+
+	e = mustFail(t, "host=127.0.0.1,localhost hostaddr=127.0.0.1,127.0.0.1 user=scram port="+dead)
+	require.Equal(t, "08001", e.Code)
+	require.Equal(t, "all 2 attempts to connect failed", e.Message)
+	require.Equal(t, 2, strings.Count(e.Detail, "connection refused."))
+}
+
+func TestLiveBlackHole(t *testing.T) {
+	l := server(t)
+	hole := blackHole(t)
+	for _, sslmode := range []string{"disable", "prefer", "verify-full"} {
+		start := time.Now()
+		e := mustFail(t, "host=127.0.0.1 user=x connect_timeout=1 sslrootcert="+l.file(t, "root.crt", l.ca.pem, 0o600)+
+			" sslmode="+sslmode+" port="+hole)
+		require.Less(t, time.Since(start), 1900*time.Millisecond, sslmode)
+		require.GreaterOrEqual(t, time.Since(start), 900*time.Millisecond, sslmode)
+		require.Contains(t, e.Message, "timeout expired")
+	}
+	// Without one in the string, or with one that means none in libpq, the caller's counts.
+	for _, text := range []string{"", "connect_timeout=0", "connect_timeout=-1"} {
+		start := time.Now()
+		mustFail(t, "host=127.0.0.1 user=x port="+hole+" "+text,
+			func(o *conninfo.Options) { o.ConnectTimeout = 200 * time.Millisecond })
+		require.Less(t, time.Since(start), time.Second)
+	}
+	mustConnect(t, "host=127.0.0.1,127.0.0.1 user=scram connect_timeout=1 port="+hole+","+l.primary+withPassword)
+
+	// The caller may give up at any time.
+	config, err := conninfo.Parse("host=127.0.0.1,127.0.0.1 user=x port="+hole, conninfo.Options{})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err = config.Connect(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Less(t, time.Since(start), time.Second)
+	ctx, cancel = context.WithCancel(t.Context())
+	cancel()
+	_, err = config.Connect(ctx)
+	var e *conninfo.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, "57014", e.Code)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestLiveLoadBalance(t *testing.T) {
+	l := server(t)
+	text := "host=127.0.0.1,127.0.0.1 user=scram port=" + l.primary + "," + l.standby + withPassword
+	seen := make(map[string]int)
+	for range 30 {
+		conn := mustConnect(t, text+" load_balance_hosts=random")
+		seen[query(t, conn, "select pg_is_in_recovery()::text")]++
+		conn = mustConnect(t, text+" load_balance_hosts=disable")
+		require.Equal(t, "false", query(t, conn, "select pg_is_in_recovery()::text"))
+		require.NoError(t, conn.Close(t.Context()))
+	}
+	require.Len(t, seen, 2)
+}
+
+func TestLiveTargetSessionAttrs(t *testing.T) {
+	l := server(t)
+	hosts := func(ports ...string) string {
+		return "host=127.0.0.1" + strings.Repeat(",127.0.0.1", len(ports)-1) + " port=" + strings.Join(ports, ",") +
+			" user=scram" + withPassword + " target_session_attrs="
+	}
+	recovery := func(conn *pgx.Conn) string { return query(t, conn, "select pg_is_in_recovery()::text") }
+	for attrs, want := range map[string]string{
+		"any": "true", "read-write": "false", "primary": "false", "read-only": "true", "standby": "true",
+		"prefer-standby": "true",
+	} {
+		require.Equal(t, want, recovery(mustConnect(t, hosts(l.standby, l.primary)+attrs)), attrs)
+	}
+	require.Equal(t, "true", recovery(mustConnect(t, hosts(l.primary, l.standby)+"prefer-standby")))
+	require.Equal(t, "false", recovery(mustConnect(t, hosts(closedPort(t), l.primary)+"prefer-standby")))
+	for attrs, sentinel := range map[string]error{
+		"primary": pgconn.ErrStandbyConnection, "read-write": pgconn.ErrReadOnlyConnection,
+	} {
+		e := mustFail(t, hosts(l.standby)+attrs)
+		require.Equal(t, "08001", e.Code)
+		require.ErrorIs(t, e, sentinel)
+		// Once, not again without TLS.
+		require.NotContains(t, e.Message, "attempts")
+	}
+}
+
+// file writes a file that belongs to the test.
+func (l *live) file(t *testing.T, name, content string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+	require.NoError(t, os.Chmod(path, mode))
+	return path
+}

@@ -1,0 +1,124 @@
+package conninfo
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// marker is what must not show up anywhere.
+const marker = "S3CR3T"
+
+// secretTexts are malformed strings with the marker where a password is meant.
+var secretTexts = []string{
+	"password=S3CR3T",
+	"password='S3CR3T",
+	"password= S3CR3T x",
+	"password=a S3CR3T host=h",
+	"password=a S3CR3T=b host=h",
+	"password=a s3cr3tS3CR3T=b",
+	"password=S3CR3T sslmode=x",
+	"sslpassword=S3CR3T sslkey=/dev/null sslcert=/dev/null",
+	"sslpassword=x S3CR3T=",
+	"user=u password=it's S3CR3T",
+	"S3CR3T",
+	"S3CR3T host=h",
+	"postgres://u:S3CR3T@h/d?x=y",
+	"postgres://u:S3CR3T@h:x/d",
+	"postgres://u:S3CR3T@h:99999/d",
+	"postgres://u:S3CR3T@[h/d",
+	"postgres://u:S3CR3T@[h]x/d",
+	"postgres://u:S3CR3T%zz@h/d",
+	"postgres://u:S3CR3T%00@h/d",
+	"postgres://u:a@S3CR3T@h/d",
+	"postgres://u:a@S3CR3T/d@h/d",
+	"postgres://u:a/S3CR3T@h/d",
+	"postgres://u:S3CR3T/a@h/d",
+	"postgres://u:12/S3CR3T@h/d",
+	"postgres://u:12/a?S3CR3T=x@h/d",
+	"postgres://u:12/a?s3=S3CR3T@h/d",
+	"postgres://u:a?S3CR3T=1@h/d?x=y",
+	"postgres://u:a#S3CR3T@h/d?x=y",
+	"postgres://u S3CR3T@h/d?x=y",
+	"postgres://h/d?password=S3CR3T&x=y",
+	"postgres://h/d?password=a&S3CR3T=y",
+	"postgres://h/d?password=a=S3CR3T",
+	"postgres://h/d?password=S3CR3T%",
+	"postgress://u:S3CR3T@h/d?x=y",
+	"jdbc:postgresql://h/d?password=S3CR3T",
+	"oauth_client_secret=S3CR3T",
+	"scram_client_key=S3CR3T",
+	"scram_server_key=S3CR3T",
+	"password=S3CR3T host=a,b port=1,2,3",
+	"password=S3CR3T hostaddr=x",
+	"password=S3CR3T require_auth=x",
+	"password=S3CR3T sslcrl=x",
+	"password=S3CR3T options='-c x' sslcompression=1 passfile=/ sslkeylogfile=x",
+}
+
+// shown returns everything that Parse lets out about a string.
+func shown(text string) string {
+	var out strings.Builder
+	c, err := Parse(text, Options{
+		Env:  Environment{OSUser: "u"},
+		Warn: func(s string) { out.WriteString(s) },
+	})
+	if err != nil {
+		e := err.(*Error)
+		fmt.Fprintf(&out, "%v %+v %s %s %s %s", err, err, e.Message, e.Detail, e.Hint, e.Code)
+		for cause := e.Unwrap(); cause != nil; {
+			fmt.Fprintf(&out, "%v %+v %#v", cause, cause, cause)
+			next, ok := cause.(interface{ Unwrap() error })
+			if !ok {
+				break
+			}
+			cause = next.Unwrap()
+		}
+		return out.String()
+	}
+	fmt.Fprintf(&out, "%v %+v %#v %s", c, c, c, c)
+	out.WriteString(c.base.ConnString())
+	return out.String()
+}
+
+func TestNothingSecretIsShown(t *testing.T) {
+	for _, text := range secretTexts {
+		require.NotContains(t, shown(text), marker, text)
+	}
+	require.Contains(t, shown("host="+marker), marker, "the test cannot fail")
+}
+
+// FuzzParse puts a secret into a connection string that the fuzzer mangles around it.
+func FuzzParse(f *testing.F) {
+	for _, text := range secretTexts {
+		before, after, _ := strings.Cut(text, marker)
+		f.Add(before, after)
+	}
+	for _, text := range recoveryConninfo {
+		before, after, _ := strings.Cut(text, "secret")
+		f.Add(before, after)
+	}
+	f.Fuzz(func(t *testing.T, before, after string) {
+		if strings.Contains(before+after, marker) || strings.Contains(before+after, "service") {
+			t.Skip()
+		}
+		text := before + marker + after
+		out := shown(text)
+		// Where libpq's rules have it that the secret is a name, it is one.
+		given, err := parseString(text)
+		for name, value := range given {
+			if err == nil && strings.Contains(value, marker) && !findKey(name).secret {
+				return
+			}
+		}
+		// It is only meant as a secret behind an option that is one, or in the user part of a URI.
+		if !strings.Contains(before, "password") && !strings.Contains(before, "://") {
+			return
+		}
+		if strings.Contains(out, marker) {
+			t.Fatalf("%q shows %q", text, out)
+		}
+	})
+}
