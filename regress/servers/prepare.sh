@@ -11,12 +11,11 @@
 . "$(dirname "$0")/common.sh"
 
 here=$(cd "$(dirname "$0")" && pwd)
-mirror=${REPLSYNC_MIRROR:-http://deb.debian.org/debian}
 
 need_root
 
-# Part of a root's stamp: a root made by another recipe is made anew.
-recipe=$(cat "$0" "$here/root-hook.sh" | sha256sum | cut -c1-12)
+# A root's stamp: one that was made by another recipe is made anew.
+recipe=$(sha256sum <"$here/root.sh" | cut -c1-12)
 
 # suite_of MAJOR prints the Debian release that carries it.
 suite_of() {
@@ -47,49 +46,16 @@ install_native() {
 	trap - EXIT
 }
 
-# make_root MAJOR SUITE DIRECTORY
-make_root() {
-	local major=$1 suite=$2 dir=$3 preferences
-	local -a sources=("deb $mirror $suite main")
-	preferences=$(mktemp)
-	# experimental is an addition to sid. Only PostgreSQL itself is taken from
-	# it: its other packages are in the middle of transitions at any time.
-	if [ "$suite" = experimental ]; then
-		suite=sid
-		sources=("deb $mirror sid main" "deb $mirror experimental main")
-		cat >"$preferences" <<-EOF
-			Package: postgresql-$major* postgresql-*-$major libpq*
-			Pin: release a=experimental
-			Pin-Priority: 900
-		EOF
-	fi
-	# Check-Valid-Until: a mirror that lags behind still serves what is wanted.
-	# Documentation and translations are a third of the size and never read.
-	MAJOR=$major PREFERENCES=$preferences mmdebstrap --quiet --mode=root \
-		--variant=essential \
-		--include="postgresql-$major,gcc,make,libc6-dev" \
-		--aptopt='Acquire::Check-Valid-Until "false"' \
-		--aptopt='Acquire::Languages "none"' \
-		--aptopt='APT::Install-Recommends "false"' \
-		--dpkgopt='path-exclude=/usr/share/doc/*' \
-		--dpkgopt='path-exclude=/usr/share/man/*' \
-		--dpkgopt='path-exclude=/usr/share/locale/*' \
-		--dpkgopt='path-exclude=/usr/share/i18n/*' \
-		--setup-hook="'$here/root-hook.sh' setup \"\$1\"" \
-		--essential-hook="'$here/root-hook.sh' essential \"\$1\"" \
-		--customize-hook="'$here/root-hook.sh' customize \"\$1\"" \
-		"$suite" "$dir" "${sources[@]}"
-	rm -f "$preferences"
+# current is true when prepare_root's root is there and of this recipe.
+current() {
+	[ -z "${REPLSYNC_REFRESH:-}" ] && [ "$(cat "$root/.replsync" 2>/dev/null)" = "$recipe" ]
 }
 
 # prepare_root MAJOR makes REPLSYNC_ROOTS/MAJOR unless it is there. It appears
 # under its name only when it is complete, and one process makes it at a time.
 prepare_root() {
 	local major=$1 root=$REPLSYNC_ROOTS/$1 suite tmp started
-	if [ -z "${REPLSYNC_REFRESH:-}" ] && [ -e "$root/.replsync" ] &&
-		{ [ "$(cat "$root/.replsync")" = "$recipe" ] || [ "$(cat "$root/.replsync")" = manual ]; }; then
-		return
-	fi
+	current && return
 	# A root without a stamp was put there by the user.
 	if [ -x "$root/usr/lib/postgresql/$major/bin/postgres" ] && [ ! -e "$root/.replsync" ]; then
 		return
@@ -98,8 +64,8 @@ prepare_root() {
 	mkdir -p "$REPLSYNC_ROOTS"
 	exec 9>"$REPLSYNC_ROOTS/.lock-$major"
 	flock 9
-	if [ -z "${REPLSYNC_REFRESH:-}" ] && [ -e "$root/.replsync" ] &&
-		[ "$(cat "$root/.replsync")" = "$recipe" ]; then
+	# Another process may have made it in the meantime.
+	if current; then
 		exec 9>&-
 		return
 	fi
@@ -110,8 +76,7 @@ prepare_root() {
 	tmp=$(mktemp -d "$REPLSYNC_ROOTS/.$major.XXXXXX")
 	started=$SECONDS
 	say "making a root with PostgreSQL $major from Debian $suite"
-	make_root "$major" "$suite" "$tmp" 9>&-
-	chmod 755 "$tmp"
+	"$here/root.sh" "$major" "$suite" "$tmp" 9>&-
 	echo "$recipe" >"$tmp/.replsync"
 	rm -rf --one-file-system "$root"
 	mv "$tmp" "$root"

@@ -1,0 +1,389 @@
+// Package regress_test tests replsync with real servers: a primary that has logical slots, its standby, and the
+// consumers that go on from there.
+package regress_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/replsync/replsync/regress/cluster"
+)
+
+// running bounds how many tests have servers up at the same time.
+var running = make(chan struct{}, 2)
+
+// onEachVersion runs a test on every version, beside others.
+func onEachVersion(t *testing.T, f func(t *testing.T, major int)) {
+	t.Parallel()
+	for _, major := range cluster.Versions(t) {
+		t.Run(strconv.Itoa(major), func(t *testing.T) {
+			t.Parallel()
+			running <- struct{}{}
+			t.Cleanup(func() { <-running })
+			f(t, major)
+		})
+	}
+}
+
+const (
+	firstConflict = 16 // replay invalidates slots whose rows it removes; standbys can have logical slots
+	firstFailover = 17 // slots have the flags failover and synced
+	firstAlter    = 18 // two_phase can be switched
+	firstDynamic  = 19 // logical decoding is switched on by the first slot
+)
+
+// pair is a primary and its standby.
+type pair struct {
+	major            int
+	primary, standby *cluster.Server
+}
+
+// onDemand is a standby whose worker makes a pass only when sync_slots() asks for it.
+var onDemand = cluster.Setting("replsync.sync_slots", "off")
+
+func newPrimary(t *testing.T, major int, opts ...cluster.Option) *cluster.Server {
+	t.Helper()
+	primary := cluster.New(t, major, append([]cluster.Option{
+		cluster.Preload("replsync"),
+		cluster.Settings(map[string]string{
+			"max_prepared_transactions": "10",
+			"replsync.slot_naptime_min": "50ms",
+			"replsync.slot_naptime_max": "500ms",
+		}),
+	}, opts...)...)
+	primary.Exec(t, "create extension replsync")
+	return primary
+}
+
+func newPair(t *testing.T, major int, standbyOpts ...cluster.Option) *pair {
+	t.Helper()
+	return pairOf(t, newPrimary(t, major), standbyOpts...)
+}
+
+func pairOf(t *testing.T, primary *cluster.Server, standbyOpts ...cluster.Option) *pair {
+	t.Helper()
+	p := &pair{major: primary.Major, primary: primary, standby: primary.Standby(t, standbyOpts...)}
+	p.caughtUp(t)
+	return p
+}
+
+// caughtUp waits until the standby has everything, and the primary its feedback.
+func (p *pair) caughtUp(t *testing.T) {
+	t.Helper()
+	p.primary.WaitReplayed(t, p.standby)
+	p.primary.WaitFeedback(t, p.standby)
+}
+
+// createSlot makes a slot that replsync keeps by default.
+func (p *pair) createSlot(t *testing.T, database, name, plugin string) {
+	t.Helper()
+	p.primary.DB(database).CreateSlot(t, name, cluster.SlotOptions{Plugin: plugin, Failover: p.major >= firstFailover})
+}
+
+func (p *pair) dropSlot(t *testing.T, name string) {
+	t.Helper()
+	p.primary.Exec(t, "select pg_drop_replication_slot($1)", name)
+}
+
+// move makes WAL and moves a slot of the primary behind it, restart_lsn included.
+func (p *pair) move(t *testing.T, database, name string) {
+	t.Helper()
+	before := *p.primary.Slots(t)[name].RestartLSN
+	db := p.primary.DB(database)
+	cluster.Eventually(t, cluster.DefaultDeadline, "restart_lsn of "+name+" to move", func() bool {
+		db.Exec(t, "create table if not exists replsync_moves (id int); insert into replsync_moves values (1)")
+		p.primary.LogStandbySnapshot(t)
+		db.Exec(t, "select pg_replication_slot_advance($1, pg_current_wal_flush_lsn())", name)
+		return *p.primary.Slots(t)[name].RestartLSN > before
+	})
+}
+
+// confirm moves confirmed_flush_lsn of a slot of the primary to the end of WAL.
+func (p *pair) confirm(t *testing.T, database, name string) {
+	t.Helper()
+	p.primary.DB(database).Exec(t, `select count(*) from pg_logical_slot_get_binary_changes($1, null, null)`, name)
+}
+
+// statusRow is a row of slot_status.
+type statusRow struct {
+	SlotName                string `json:"slot_name"`
+	Database                string
+	Plugin                  string
+	State, Reason, Hint     string
+	RemoteRestartLSN        lsn        `json:"remote_restart_lsn"`
+	RemoteConfirmedFlushLSN lsn        `json:"remote_confirmed_flush_lsn"`
+	RestartLSN              lsn        `json:"restart_lsn"`
+	ConfirmedFlushLSN       lsn        `json:"confirmed_flush_lsn"`
+	LagBytes                *int64     `json:"lag_bytes"`
+	LastSyncAt              *time.Time `json:"last_sync_at"`
+	LastError               string     `json:"last_error"`
+	LastErrorAt             *time.Time `json:"last_error_at"`
+	ErrorCount              int64      `json:"error_count"`
+}
+
+// syncRow is a row of sync_slots().
+type syncRow struct {
+	SlotName string `json:"slot_name"`
+	Database string
+	Action   string
+	Ready    bool
+	Reason   string
+}
+
+// workerRow is a row of worker_status.
+type workerRow struct {
+	Kind        string
+	PID         int
+	State       string
+	Cycles      int64
+	LastError   string     `json:"last_error"`
+	LastErrorAt *time.Time `json:"last_error_at"`
+	StartedAt   *time.Time `json:"started_at"`
+	NextCycleAt *time.Time `json:"next_cycle_at"`
+}
+
+type lsn cluster.LSN
+
+// UnmarshalText reads what PostgreSQL prints.
+func (l *lsn) UnmarshalText(text []byte) error {
+	parsed, err := cluster.ParseLSN(string(text))
+	*l = lsn(parsed)
+	return err
+}
+
+// rowsOf runs a query and returns its rows.
+func rowsOf[V any](q cluster.Queryer, sql string, args ...any) ([]V, error) {
+	texts, err := cluster.TryQuery[string](q, "select to_jsonb(q)::text from ("+sql+") q", args...)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]V, len(texts))
+	for i, text := range texts {
+		if err := json.Unmarshal([]byte(text), &rows[i]); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+func trySync(q cluster.Queryer) (map[string]syncRow, error) {
+	rows, err := rowsOf[syncRow](q, "select * from replsync.sync_slots()")
+	bySlot := map[string]syncRow{}
+	for _, row := range rows {
+		bySlot[row.SlotName] = row
+	}
+	return bySlot, err
+}
+
+// sync makes a pass, of which every row of whose slot is of use to the caller.
+func sync(t *testing.T, q cluster.Queryer) map[string]syncRow {
+	t.Helper()
+	rows, err := trySync(q)
+	require.NoError(t, err)
+	return rows
+}
+
+func tryStatus(q cluster.Queryer) (map[string]statusRow, error) {
+	rows, err := rowsOf[statusRow](q, "select * from replsync.slot_status")
+	bySlot := map[string]statusRow{}
+	for _, row := range rows {
+		bySlot[row.SlotName] = row
+	}
+	return bySlot, err
+}
+
+func status(t *testing.T, q cluster.Queryer) map[string]statusRow {
+	t.Helper()
+	rows, err := tryStatus(q)
+	require.NoError(t, err)
+	return rows
+}
+
+func tryWorker(q cluster.Queryer) (workerRow, error) {
+	rows, err := rowsOf[workerRow](q, "select * from replsync.worker_status where kind = 'slots'")
+	if err != nil || len(rows) != 1 {
+		return workerRow{}, errors.Join(err, fmt.Errorf("%d rows in worker_status", len(rows)))
+	}
+	return rows[0], nil
+}
+
+func worker(t *testing.T, q cluster.Queryer) workerRow {
+	t.Helper()
+	var w workerRow
+	cluster.Eventually(t, cluster.DefaultDeadline, "a row in worker_status", func() (err error) {
+		w, err = tryWorker(q)
+		return err
+	})
+	return w
+}
+
+// waitWorker waits until the worker is as wanted.
+func waitWorker(t *testing.T, q cluster.Queryer, what string, wanted func(workerRow) bool) workerRow {
+	t.Helper()
+	var w workerRow
+	cluster.Eventually(t, cluster.DefaultDeadline, "the worker "+what, func() (err error) {
+		if w, err = tryWorker(q); err == nil && !wanted(w) {
+			err = fmt.Errorf("it is %+v", w)
+		}
+		return err
+	})
+	return w
+}
+
+// waitCycles lets the worker make that many cycles.
+func waitCycles(t *testing.T, q cluster.Queryer, n int64) {
+	t.Helper()
+	start := worker(t, q).Cycles
+	waitWorker(t, q, "to make cycles", func(w workerRow) bool { return w.Cycles >= start+n })
+}
+
+// waitStatus waits until the row of a slot is as wanted.
+func waitStatus(t *testing.T, q cluster.Queryer, name, what string, wanted func(statusRow) bool) statusRow {
+	t.Helper()
+	var row statusRow
+	cluster.Eventually(t, cluster.DefaultDeadline, "slot "+name+" "+what, func() error {
+		rows, err := tryStatus(q)
+		if err != nil {
+			return err
+		}
+		var there bool
+		if row, there = rows[name]; !there || !wanted(row) {
+			return fmt.Errorf("slot_status says %+v", rows)
+		}
+		return nil
+	})
+	return row
+}
+
+func waitState(t *testing.T, q cluster.Queryer, name, state, reason string) statusRow {
+	t.Helper()
+	return waitStatus(t, q, name, fmt.Sprintf("to be %s for %q", state, reason), func(row statusRow) bool {
+		return row.State == state && row.Reason == reason
+	})
+}
+
+// waitReady waits until copies are ready and at the positions of the primary.
+func (p *pair) waitReady(t *testing.T, names ...string) {
+	t.Helper()
+	p.wait(t, func() error { return nil }, names)
+}
+
+// syncReady makes passes until the copies are ready and at the positions of the primary.
+func (p *pair) syncReady(t *testing.T, names ...string) {
+	t.Helper()
+	p.wait(t, func() error {
+		_, err := trySync(p.standby)
+		return err
+	}, names)
+}
+
+func (p *pair) wait(t *testing.T, before func() error, names []string) {
+	t.Helper()
+	what := fmt.Sprintf("the copies %v to be ready at the primary's positions", names)
+	cluster.Eventually(t, cluster.DefaultDeadline, what, func() error {
+		if err := before(); err != nil {
+			return err
+		}
+		rows, err := tryStatus(p.standby)
+		if err != nil {
+			return err
+		}
+		there, here := p.primary.Slots(t), p.standby.Slots(t)
+		for _, name := range names {
+			row, remote, local := rows[name], there[name], here[name]
+			switch {
+			case row.State != "ready":
+				return fmt.Errorf("%s: %+v", name, row)
+			case local.RestartLSN == nil || *local.RestartLSN != *remote.RestartLSN,
+				local.ConfirmedFlushLSN == nil || *local.ConfirmedFlushLSN != *remote.ConfirmedFlushLSN:
+				return fmt.Errorf("%s is at %v/%v, on the primary at %v/%v: %+v", name, local.RestartLSN,
+					local.ConfirmedFlushLSN, remote.RestartLSN, remote.ConfirmedFlushLSN, row)
+			}
+		}
+		return nil
+	})
+}
+
+// requireCopies checks that the standby has copies of these slots and no other slot.
+func (p *pair) requireCopies(t *testing.T, names ...string) {
+	t.Helper()
+	var here []string
+	for name := range p.standby.Slots(t) {
+		here = append(here, name)
+	}
+	slices.Sort(here)
+	slices.Sort(names)
+	require.Equal(t, names, here)
+}
+
+// requireError checks for an error of the server.
+func requireError(t *testing.T, err error, code, message string) (hint string) {
+	t.Helper()
+	require.Error(t, err)
+	pgErr, ok := cluster.AsPgError(err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, code, pgErr.Code, "%v: %s", err, pgErr.Detail)
+	require.Regexp(t, message, pgErr.Message)
+	return pgErr.Hint
+}
+
+// background is a context for calls that are bounded otherwise.
+func background(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), cluster.DefaultDeadline)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// threads counts the threads of a process.
+func threads(t *testing.T, pid int) int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	require.NoError(t, err)
+	return len(entries)
+}
+
+// requireNoCore checks that this server, which is no standby, has a worker that waits and has not loaded the core.
+func requireNoCore(t *testing.T, s *cluster.Server) {
+	t.Helper()
+	w := waitWorker(t, s, "to wait on a primary", func(w workerRow) bool { return w.State == "not a standby" })
+	require.Equal(t, 1, threads(t, w.PID), "threads of the worker on a primary")
+}
+
+// workerLines returns the lines of the slot worker that match.
+func workerLines(log, pattern string) []string {
+	expr := regexp.MustCompile(pattern)
+	var lines []string
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "replsync slot worker") && expr.MatchString(line) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+// replicationCommand runs a command of the replication protocol.
+func replicationCommand(t *testing.T, s *cluster.Server, command string) {
+	t.Helper()
+	s.Run(t, "psql", "-X", "-v", "ON_ERROR_STOP=1", "-d", "dbname=postgres replication=database", "-c", command)
+}
+
+// ids returns numbers as a consumer receives them.
+func ids(from, to int) []string {
+	var all []string
+	for i := from; i <= to; i++ {
+		all = append(all, strconv.Itoa(i))
+	}
+	return all
+}
