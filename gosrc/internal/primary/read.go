@@ -1,0 +1,225 @@
+package primary
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+)
+
+// Read shows the primary in one round trip. physicalSlot is the standby's primary_slot_name.
+func (c *Client) Read(ctx context.Context, physicalSlot string) (*State, error) {
+	var state *State
+	err := c.do(ctx, "read the replication slots", func(ctx context.Context, conn *pgx.Conn) error {
+		batch := &pgx.Batch{}
+		batch.Queue(serverSQL(c.major), physicalSlot)
+		batch.Queue(slotsSQL(c.major, c.access.twoPhase))
+		batch.Queue(accessSQL)
+		results := conn.SendBatch(ctx, batch)
+		defer func() { _ = results.Close() }()
+
+		var err error
+		if state, err = readServer(results); err != nil {
+			return err
+		}
+		if state.Slots, err = readSlots(results); err != nil {
+			return err
+		}
+		if c.access, err = readAccess(results, c.major); err != nil {
+			return err
+		}
+		state.Files = c.access.files
+		return results.Close()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return state, nil
+}
+
+type results interface {
+	QueryRow() pgx.Row
+	Query() (pgx.Rows, error)
+}
+
+func readServer(r results) (*State, error) {
+	var recovery, version, level, system, start string
+	var slot, xmin, catalogXmin, pid, backendStart *string
+	err := r.QueryRow().Scan(&recovery, &version, &level, &system, &start, &slot, &xmin, &catalogXmin, &pid, &backendStart)
+	if err != nil {
+		return nil, err
+	}
+	var p parser
+	s := &State{
+		InRecovery:       p.bool(recovery),
+		VersionNum:       int(p.uint(version, 31)),
+		WALLevel:         level,
+		SystemIdentifier: uint64(p.int(system)),
+		PostmasterStart:  start,
+		Physical: PhysicalSlot{
+			Exists:      slot != nil,
+			Xmin:        p.xid(xmin),
+			CatalogXmin: p.xid(catalogXmin),
+		},
+	}
+	if pid != nil {
+		s.Physical.WalSender = *pid + "@" + text(backendStart)
+	}
+	return s, p.err
+}
+
+// readSlots leaves out slots that are still being made: ReplicationSlotReserveWal and DecodingContextFindStartpoint set
+// the three values one after another, and an invalidated slot loses restart_lsn (WAL) or catalog_xmin.
+func readSlots(r results) ([]Slot, error) {
+	rows, err := r.Query()
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var slots []Slot
+	for rows.Next() {
+		slot, made, err := readSlot(rows)
+		if err != nil {
+			return nil, err
+		}
+		if made {
+			slots = append(slots, slot)
+		}
+	}
+	slices.SortFunc(slots, func(a, b Slot) int { return cmp.Compare(a.Name, b.Name) })
+	return slots, rows.Err()
+}
+
+func readSlot(row pgx.Row) (slot Slot, made bool, err error) {
+	var name, plugin, oid, twoPhase, failover string
+	var database, restart, confirmed, catalogXmin, twoPhaseAt, invalidation *string
+	var state []byte
+	err = row.Scan(&name, &plugin, &database, &oid, &restart, &confirmed, &catalogXmin, &twoPhase, &twoPhaseAt,
+		&state, &failover, &invalidation)
+	if err != nil {
+		return Slot{}, false, err
+	}
+	var p parser
+	slot = Slot{
+		Name:              name,
+		Plugin:            plugin,
+		Database:          text(database),
+		DatabaseOID:       uint32(p.uint(oid, 32)),
+		RestartLSN:        p.lsn(restart),
+		ConfirmedFlushLSN: p.lsn(confirmed),
+		CatalogXmin:       p.xid(catalogXmin),
+		TwoPhase:          p.bool(twoPhase),
+		TwoPhaseAt:        p.lsn(twoPhaseAt),
+		Failover:          p.bool(failover),
+		Invalidation:      text(invalidation),
+	}
+	if slot.TwoPhase && state != nil {
+		// An unreadable file leaves 0, which makes this one slot wait.
+		slot.TwoPhaseAt, _ = parseTwoPhaseAt(state, name)
+	}
+	made = slot.Invalidation != "" ||
+		slot.RestartLSN != 0 && slot.ConfirmedFlushLSN != 0 && slot.CatalogXmin != 0
+	return slot, made, p.err
+}
+
+type access struct {
+	files    Access
+	twoPhase twoPhaseAccess
+}
+
+func readAccess(r results, major int) (access, error) {
+	var files, twoPhase, binary, list string
+	if err := r.QueryRow().Scan(&files, &twoPhase, &binary, &list); err != nil {
+		return access{}, err
+	}
+	var a access
+	switch {
+	case files == "2":
+		a.files = ByExtension
+	case binary == "true" && list == "true":
+		a.files = ByReadBinaryFile
+	}
+	switch {
+	case major >= 18:
+		a.twoPhase = twoPhaseByView
+	case twoPhase == "1":
+		a.twoPhase = twoPhaseByExtension
+	case binary == "true":
+		a.twoPhase = twoPhaseByStateFile
+	}
+	return a, nil
+}
+
+// parser reads values in text form and remembers the first error.
+type parser struct{ err error }
+
+func (p *parser) fail(kind, value string) {
+	if p.err == nil {
+		p.err = fmt.Errorf("unexpected %s %q", kind, value)
+	}
+}
+
+func (p *parser) uint(s string, bits int) uint64 {
+	v, err := strconv.ParseUint(s, 10, bits)
+	if err != nil {
+		p.fail("number", s)
+	}
+	return v
+}
+
+// int reads a system identifier: SQL shows the unsigned number as a signed one.
+func (p *parser) int(s string) int64 {
+	v, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		p.fail("number", s)
+	}
+	return v
+}
+
+func (p *parser) xid(s *string) host.XID {
+	if s == nil {
+		return 0
+	}
+	return host.XID(p.uint(*s, 32))
+}
+
+func (p *parser) lsn(s *string) host.LSN {
+	if s == nil {
+		return 0
+	}
+	v, err := host.ParseLSN(*s)
+	if err != nil {
+		p.fail("LSN", *s)
+	}
+	return v
+}
+
+func (p *parser) bool(s string) bool {
+	if s != "true" && s != "false" {
+		p.fail("boolean", s)
+	}
+	return s == "true"
+}
+
+func text(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// majorVersion reads the major version from the server_version that every server reports ("15.20 (Debian ...)", "19rc1").
+func majorVersion(s string) (int, error) {
+	digits := s[:len(s)-len(strings.TrimLeft(s, "0123456789"))]
+	major, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0, fmt.Errorf("unexpected server_version %q", s)
+	}
+	return major, nil
+}

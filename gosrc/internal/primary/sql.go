@@ -1,0 +1,128 @@
+package primary
+
+import "strings"
+
+// Everything is schema-qualified, operators too: the database is not ours, and its users may have put functions and
+// operators of their own anywhere. The session's search_path is pg_catalog as well.
+
+// sessionSQL says who and where the session is.
+const sessionSQL = `SELECT CURRENT_USER::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text`
+
+// accessSQL counts the functions of the extension that this role may call, and tells whether it may call the generic
+// ones. It goes by the catalogs, since a lookup by name fails where USAGE on the schema is missing.
+const accessSQL = `
+SELECT pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.<>) 'logical_slot_two_phase_at')::pg_catalog.text,
+       pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) 'logical_slot_two_phase_at')::pg_catalog.text,
+       pg_catalog.has_function_privilege(
+           'pg_catalog.pg_read_binary_file(pg_catalog.text,pg_catalog.int8,pg_catalog.int8,pg_catalog.bool)',
+           'EXECUTE')::pg_catalog.text,
+       pg_catalog.has_function_privilege('pg_catalog.pg_ls_logicalmapdir()', 'EXECUTE')::pg_catalog.text
+  FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+ WHERE n.nspname OPERATOR(pg_catalog.=) 'replsync'
+   AND p.proname OPERATOR(pg_catalog.=) ANY
+       (ARRAY['logical_snapshot', 'logical_mappings', 'logical_slot_two_phase_at']::pg_catalog.name[])
+   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+   AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')`
+
+// snapshotsSQL reads the snapshot files at positions; content is NULL where there is none. $1: LSNs, $2: file names.
+var snapshotsSQL = map[Access]string{
+	ByExtension: `
+SELECT l.lsn, replsync.logical_snapshot(l.lsn::pg_catalog.pg_lsn)
+  FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS l(lsn, name)`,
+	// Given a length, pg_read_binary_file() allocates all of it: this one is far above any snapshot, and cheap.
+	ByReadBinaryFile: `
+SELECT l.lsn, pg_catalog.pg_read_binary_file(pg_catalog.concat('pg_logical/snapshots/', l.name), 0, 16777216, true)
+  FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS l(lsn, name)`,
+}
+
+// mappingsSQL reads mapping files by the extension. $1: databases, $2: LSNs.
+const mappingsSQL = `
+SELECT m.name, m.content
+  FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS s(database, lsn),
+       LATERAL replsync.logical_mappings(s.database::pg_catalog.oid, s.lsn::pg_catalog.pg_lsn) AS m(name, content)`
+
+// listMappingsSQL and readMappingsSQL do the same without it. $1: names, $2: sizes.
+const (
+	listMappingsSQL = `SELECT f.name, f.size::pg_catalog.text FROM pg_catalog.pg_ls_logicalmapdir() AS f`
+	readMappingsSQL = `
+SELECT f.name, pg_catalog.pg_read_binary_file(
+           pg_catalog.concat('pg_logical/mappings/', f.name), 0, f.size::pg_catalog.int8, true)
+  FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS f(name, size)`
+)
+
+// serverSQL identifies the server and shows the physical slot in one row. $1: name of the physical slot.
+//
+// The walsender is known by its pid and start. backend_start is NULL for a role that may not see it; the pid still is there.
+func serverSQL(major int) string {
+	level := "wal_level"
+	if major >= 19 {
+		level = "effective_wal_level"
+	}
+	return `
+SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.text,
+       pg_catalog.current_setting('server_version_num'),
+       pg_catalog.current_setting('` + level + `'),
+       c.system_identifier::pg_catalog.text,
+       pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())::pg_catalog.text,
+       s.slot_name::pg_catalog.text,
+       s.xmin::pg_catalog.text,
+       s.catalog_xmin::pg_catalog.text,
+       s.active_pid::pg_catalog.text,
+       pg_catalog.date_part('epoch', a.backend_start)::pg_catalog.text
+  FROM pg_catalog.pg_control_system() AS c
+  LEFT JOIN pg_catalog.pg_replication_slots AS s
+    ON s.slot_type OPERATOR(pg_catalog.=) 'physical' AND s.slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.text
+  LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) s.active_pid`
+}
+
+// twoPhaseAccess is how two_phase_at is read.
+type twoPhaseAccess int
+
+const (
+	twoPhaseUnknown twoPhaseAccess = iota
+	twoPhaseByView
+	twoPhaseByExtension
+	twoPhaseByStateFile
+)
+
+// slotsSQL lists the logical slots; its columns are those of slotRow.
+func slotsSQL(major int, twoPhase twoPhaseAccess) string {
+	at, state := "NULL::pg_catalog.text", "NULL::pg_catalog.bytea"
+	switch twoPhase {
+	case twoPhaseByView:
+		at = "s.two_phase_at::pg_catalog.text"
+	case twoPhaseByExtension:
+		at = "CASE WHEN s.two_phase THEN replsync.logical_slot_two_phase_at(s.slot_name) END::pg_catalog.text"
+	case twoPhaseByStateFile:
+		state = `CASE WHEN s.two_phase THEN pg_catalog.pg_read_binary_file(
+           pg_catalog.concat('pg_replslot/', s.slot_name, '/state'), 0, 1024, true) END`
+	case twoPhaseUnknown:
+	}
+
+	failover := "false"
+	invalidation := "CASE WHEN s.wal_status OPERATOR(pg_catalog.=) 'lost' THEN 'wal_removed' END"
+	switch {
+	case major >= 17:
+		failover = "s.failover"
+		invalidation = "s.invalidation_reason"
+	case major == 16:
+		invalidation = "CASE WHEN s.conflicting THEN 'conflicting'" + strings.TrimPrefix(invalidation, "CASE")
+	}
+
+	return `
+SELECT s.slot_name::pg_catalog.text,
+       s.plugin::pg_catalog.text,
+       s.database::pg_catalog.text,
+       s.datoid::pg_catalog.text,
+       s.restart_lsn::pg_catalog.text,
+       s.confirmed_flush_lsn::pg_catalog.text,
+       s.catalog_xmin::pg_catalog.text,
+       s.two_phase::pg_catalog.text,
+       ` + at + `,
+       ` + state + `,
+       (` + failover + `)::pg_catalog.text,
+       (` + invalidation + `)::pg_catalog.text
+  FROM pg_catalog.pg_replication_slots AS s
+ WHERE s.slot_type OPERATOR(pg_catalog.=) 'logical' AND NOT s.temporary`
+}

@@ -1,0 +1,275 @@
+package slotsync
+
+import (
+	"context"
+	"time"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/primary"
+)
+
+const (
+	// createAttempts bounds how often a slot that moves on while its files are read is tried in one pass.
+	createAttempts = 3
+	// releaseTimeout bounds the one request that is made after the worker was told to end.
+	releaseTimeout = 5 * time.Second
+)
+
+// create makes the planned copies. Everything from the oldest restart_lsn of them on is reserved while their files are
+// read, by one reservation that is bound to no database, so that no replay of DROP DATABASE meets it.
+func (p *pass) create() error {
+	p.dropUnusable()
+	pending := p.withWAL(p.planned(stepCreate))
+	if len(pending) == 0 {
+		return nil
+	}
+	defer p.release()
+	total := len(pending)
+	p.progress("creating", 0, total)
+	for range createAttempts {
+		left, err := p.createSome(pending)
+		if err != nil {
+			return err
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		p.progress("creating", total-len(left), total)
+		pending = left
+	}
+	for _, plan := range pending {
+		plan.wait(reasonNoSnapshot)
+	}
+	p.changed = true
+	return nil
+}
+
+// release gives the reservation back, also when the pass was cancelled or the worker is to end.
+func (p *pass) release() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), releaseTimeout)
+	defer cancel()
+	if err := p.h.ReserveWAL(ctx, 0); err != nil {
+		p.log(host.Warning, host.Describe(err))
+	}
+}
+
+// dropUnusable drops what stands in the way of a copy. It goes at once: it must not look usable while the copy is not
+// yet there.
+func (p *pass) dropUnusable() {
+	for _, plan := range p.plans {
+		switch {
+		case !plan.dropFirst:
+		case p.dropLocal(plan) != nil:
+			plan.step = stepNone
+		case plan.step != stepCreate:
+			plan.action = actionDropped
+		}
+	}
+}
+
+func (p *pass) planned(s step) []*plan {
+	var found []*plan
+	for _, plan := range p.plans {
+		if plan.step == s {
+			found = append(found, plan)
+		}
+	}
+	return found
+}
+
+// withWAL sorts out the slots whose WAL is not here. It asks once for each segment.
+func (p *pass) withWAL(plans []*plan) []*plan {
+	known := map[host.LSN]bool{}
+	var found []*plan
+	for _, plan := range plans {
+		segment := plan.remote.RestartLSN / host.LSN(max(p.recovery.WALSegmentSize, 1))
+		available, asked := known[segment]
+		if !asked {
+			var err error
+			if available, err = p.h.WALAvailable(p.ctx, plan.remote.RestartLSN); err != nil {
+				plan.fail(err)
+				continue
+			}
+			known[segment] = available
+		}
+		if !available {
+			plan.wait(reasonRemoved)
+			continue
+		}
+		found = append(found, plan)
+	}
+	return found
+}
+
+// createSome makes the copies whose slots stood still while their files were read, and returns the other ones.
+func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
+	if plans = p.reserve(plans); len(plans) == 0 {
+		return nil, nil
+	}
+	if plans, err = p.fetchFor(plans); err != nil || len(plans) == 0 {
+		return nil, err
+	}
+	// This read shows that the files were those of the slot's position: a file that it still needed was there when it was
+	// looked for. It is also the evidence that the new copies are judged by.
+	if err := p.reread(); err != nil {
+		return nil, err
+	}
+	recovery, err := p.h.Recovery(p.ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, plan := range plans {
+		if err := p.cancelled(); err != nil {
+			return nil, err
+		}
+		switch seen := plan.seen; {
+		case seen == nil:
+			plan.wait(reasonNoSnapshot) // gone: nothing is left of it in the next pass
+		case seen.Invalidation != "":
+			plan.show(stateInvalidated, actionSkipped, reasonInvalidated)
+		case seen.RestartLSN != plan.remote.RestartLSN:
+			plan.remote = seen
+			left = append(left, plan)
+		default:
+			p.createOne(plan, recovery)
+		}
+	}
+	return left, nil
+}
+
+// reserve keeps what the slots need. Where the oldest of them asks for WAL that has just gone, the rest goes on.
+func (p *pass) reserve(plans []*plan) []*plan {
+	for len(plans) > 0 {
+		oldest := plans[0]
+		for _, plan := range plans {
+			if plan.remote.RestartLSN < oldest.remote.RestartLSN {
+				oldest = plan
+			}
+		}
+		err := p.h.ReserveWAL(p.ctx, oldest.remote.RestartLSN)
+		if err == nil {
+			return plans
+		}
+		gone := host.HasCode(err, "58P01")
+		var rest []*plan
+		for _, plan := range plans {
+			if gone && plan != oldest {
+				rest = append(rest, plan)
+				continue
+			}
+			plan.fail(err)
+		}
+		plans = rest
+	}
+	return nil
+}
+
+// fetchFor brings the snapshot and mapping files of the plans here and returns the plans for which that worked.
+func (p *pass) fetchFor(plans []*plan) ([]*plan, error) {
+	lsns := map[host.LSN]bool{}
+	from := map[uint32]host.LSN{}
+	for _, plan := range plans {
+		r := plan.remote
+		lsns[r.RestartLSN] = true
+		if lsn, ok := from[r.DatabaseOID]; !ok || r.RestartLSN < lsn {
+			from[r.DatabaseOID] = r.RestartLSN
+		}
+	}
+	snapshots, err := p.fetchSnapshots(lsns)
+	if err != nil {
+		return nil, err
+	}
+	mappings, err := p.fetchMappings(from)
+	if err != nil {
+		return nil, err
+	}
+	var good []*plan
+	for _, plan := range plans {
+		err := snapshots[plan.remote.RestartLSN].err
+		if err == nil {
+			err = mappings[plan.remote.DatabaseOID]
+		}
+		if err != nil {
+			plan.fail(err)
+			continue
+		}
+		good = append(good, plan)
+	}
+	return good, nil
+}
+
+// createOne makes a copy at a position whose files are here.
+func (p *pass) createOne(plan *plan, recovery host.Recovery) {
+	// The newer row is better, but its confirmed_flush_lsn may not have arrived here; the older one's had.
+	row := plan.remote
+	if plan.seen.ConfirmedFlushLSN <= recovery.FlushLSN && (!plan.seen.TwoPhase || plan.seen.TwoPhaseAt != 0) {
+		row = plan.seen
+	}
+	slot := host.Slot{
+		Name:              plan.name,
+		Database:          row.DatabaseOID,
+		RestartLSN:        row.RestartLSN,
+		ConfirmedFlushLSN: row.ConfirmedFlushLSN,
+		CatalogXmin:       capXmin(row.CatalogXmin, recovery),
+		TwoPhase:          row.TwoPhase,
+		Logical:           true,
+		Marked:            true,
+	}
+	if row.TwoPhase {
+		slot.TwoPhaseAt = row.TwoPhaseAt
+	}
+	plan.remote = row
+	p.memory.forget(plan.name)
+	settled := settledAtOnce(p.floor, p.state.Physical.CatalogXmin, slot.CatalogXmin)
+	v := judge(evidence{
+		major:   p.major,
+		p:       p.state.Physical.CatalogXmin,
+		remote:  plan.seen.CatalogXmin,
+		copy:    slot.CatalogXmin,
+		need:    row.CatalogXmin,
+		settled: settled,
+	})
+	p.dress(&slot, row, row.CatalogXmin, v)
+	if err := p.h.CreateSlot(p.ctx, slot); err != nil {
+		plan.fail(err)
+		return
+	}
+	p.changed = true
+	p.memory.askedMade = true
+	if !settled {
+		p.memory.settled[plan.name] = time.Now().Add(settleTime)
+	}
+	p.created(plan, slot, v)
+}
+
+// created takes note of a new copy.
+func (p *pass) created(plan *plan, slot host.Slot, v verdict) {
+	dropped := plan.reason == reasonDropped
+	plan.local = &slot
+	plan.mark, _ = parseMarker(slot.Marker)
+	plan.step = stepKeep
+	plan.target = slot
+	plan.action = actionCreated
+	p.settle(plan, v)
+	if dropped && plan.state == stateReady {
+		plan.reason = reasonDropped
+	}
+	p.logCreated(plan, dropped)
+}
+
+// dress gives a slot the plugin, the flags and the marker that fit the verdict.
+func (p *pass) dress(slot *host.Slot, row *primary.Slot, need host.XID, v verdict) {
+	mark := marker{Need: need, Proven: v.usable}
+	slot.Plugin = placeholder
+	slot.Failover, slot.Synced = false, false
+	if row != nil {
+		mark.Failover = row.Failover
+	}
+	if v.usable && row != nil {
+		slot.Plugin = row.Plugin
+		slot.Failover = row.Failover && p.major >= firstFailover
+		slot.Synced = slot.Failover
+	}
+	slot.Marked = true
+	slot.Marker = mark.String()
+}

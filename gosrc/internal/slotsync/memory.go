@@ -1,0 +1,86 @@
+package slotsync
+
+import (
+	"maps"
+	"time"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/primary"
+)
+
+// memory is what one pass leaves to the next.
+type memory struct {
+	seen         bool // an earlier read of the primary, no lapse since
+	physicalSlot string
+	start        string
+	walSender    string
+
+	proven  map[string]bool
+	settled map[string]time.Time    // reads that begin from then on can prove the copy
+	listed  map[string]bool         // copies that were here and were not dropped by us
+	synced  map[string]time.Time    // when the copy last was seen to agree with the primary
+	remote  map[string]primary.Slot // the primary's slots as last read
+
+	verified  map[host.LSN]bool // snapshot files written or compared by this process
+	asked     time.Time         // when feedback was last asked for
+	askedMade bool              // a copy was made since
+	fileError string            // last logged trouble with restoring files
+}
+
+func newMemory() *memory {
+	return &memory{
+		proven:   map[string]bool{},
+		settled:  map[string]time.Time{},
+		listed:   map[string]bool{},
+		synced:   map[string]time.Time{},
+		remote:   map[string]primary.Slot{},
+		verified: map[host.LSN]bool{},
+	}
+}
+
+// lapse takes back every proof: for a moment at least the primary may have removed rows that copies need.
+func (m *memory) lapse() {
+	m.seen = false
+	clear(m.proven)
+}
+
+// observe compares a read of the primary with the one before. What happened in between cannot be seen in the current
+// values alone: after a crash of the primary the physical slot may have come back without catalog_xmin, and be restored
+// by the next feedback.
+//
+// It tells whether there was a lapse. Proofs are also void where there is nothing to compare with, after a start of the
+// worker, but then nothing is known to be wrong.
+func (m *memory) observe(s *primary.State, physicalSlot string) (lapsed bool) {
+	p := s.Physical
+	lapsed = !p.Exists || p.CatalogXmin == 0 || m.seen &&
+		(m.physicalSlot != physicalSlot || m.start != s.PostmasterStart ||
+			p.WalSender != "" && m.walSender != "" && m.walSender != p.WalSender)
+	if lapsed || !m.seen {
+		m.lapse()
+	}
+	m.seen = true
+	m.physicalSlot, m.start = physicalSlot, s.PostmasterStart
+	if p.WalSender != "" {
+		m.walSender = p.WalSender
+	}
+	clear(m.remote)
+	for _, slot := range s.Slots {
+		m.remote[slot.Name] = slot
+	}
+	return lapsed
+}
+
+// keepOnly drops what is known of all other names.
+func (m *memory) keepOnly(names map[string]bool) {
+	other := func(name string) bool { return !names[name] }
+	maps.DeleteFunc(m.proven, func(name string, _ bool) bool { return other(name) })
+	maps.DeleteFunc(m.settled, func(name string, _ time.Time) bool { return other(name) })
+	maps.DeleteFunc(m.synced, func(name string, _ time.Time) bool { return other(name) })
+}
+
+// forget drops what is known of a copy that is no more.
+func (m *memory) forget(name string) {
+	delete(m.proven, name)
+	delete(m.settled, name)
+	delete(m.listed, name)
+}

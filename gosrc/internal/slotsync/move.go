@@ -1,0 +1,220 @@
+package slotsync
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+)
+
+// progressStep is how many copies are looked at between two reports: each is a request to the server.
+const progressStep = 16
+
+// move brings the copies to the positions that were decided, where they differ, and their plugin and flags to what the
+// primary's state permits.
+func (p *pass) move() error {
+	kept := p.planned(stepKeep)
+	if err := p.fetchMoved(kept); err != nil {
+		return err
+	}
+	for i, plan := range kept {
+		if err := p.cancelled(); err != nil {
+			return err
+		}
+		v := p.judge(plan)
+		v.usable = v.usable || plan.mark.Proven // until demote
+		p.apply(plan, v)
+		if i%progressStep == 0 {
+			p.progress("updating", i, len(kept))
+		}
+	}
+	return nil
+}
+
+// demote takes the copies out of use that are not safe and would not be noticed to be unsafe, on 15.
+func (p *pass) demote() {
+	if p.major >= firstConflict {
+		return
+	}
+	for _, plan := range p.plans {
+		if plan.step != stepKeep || plan.local == nil || !plan.mark.Proven || p.proves(plan) {
+			continue
+		}
+		target := *plan.local
+		p.dress(&target, plan.remote, plan.mark.Need, verdict{})
+		if err := p.h.UpdateSlot(p.ctx, target); err != nil {
+			plan.fail(err)
+			continue
+		}
+		plan.local = &target
+		plan.mark.Proven = false
+		plan.action = actionUpdated
+		p.changed = true
+	}
+}
+
+// proves tells whether a copy is proven as it is now, with what the last read showed.
+func (p *pass) proves(plan *plan) bool {
+	if p.memory.proven[plan.name] {
+		return true
+	}
+	if p.state == nil || plan.remote == nil {
+		return false
+	}
+	asIs := *plan
+	asIs.target, asIs.follows = *plan.local, false
+	if !p.judge(&asIs).proven {
+		return false
+	}
+	p.memory.proven[plan.name] = true
+	return true
+}
+
+// fetchMoved brings the snapshot files of the new positions here. The copies, still at their old ones, keep them, and have kept
+// the mapping files. A slot without its file moves its confirmed_flush_lsn alone.
+func (p *pass) fetchMoved(plans []*plan) error {
+	lsns := map[host.LSN]bool{}
+	for _, plan := range plans {
+		if plan.snapshot != 0 {
+			lsns[plan.snapshot] = true
+		}
+	}
+	if len(lsns) == 0 {
+		return nil
+	}
+	found, err := p.fetchSnapshots(lsns)
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		if f.missing {
+			// A slot that still is at a position has its file, unless it was made there and needs none.
+			if err := p.reread(); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	for _, plan := range plans {
+		f := found[plan.snapshot]
+		switch {
+		case plan.snapshot == 0:
+		case f.err != nil:
+			plan.stay()
+			plan.err = f.err
+		case f.missing && (plan.seen == nil || plan.seen.RestartLSN != plan.snapshot):
+			plan.stay()
+			p.changed = true
+		}
+	}
+	return nil
+}
+
+// judge weighs what the last read showed of a copy that is here, or is about to be as planned.
+func (p *pass) judge(plan *plan) verdict {
+	remote := cmp.Or(plan.seen, plan.remote)
+	return judge(evidence{
+		major:   p.major,
+		p:       p.state.Physical.CatalogXmin,
+		remote:  remote.CatalogXmin,
+		gone:    plan.gone,
+		copy:    plan.target.CatalogXmin,
+		need:    plan.need(),
+		proven:  p.memory.proven[plan.name],
+		usable:  plan.mark.Proven,
+		settled: !p.readAt.Before(p.memory.settled[plan.name]),
+	})
+}
+
+// apply makes a copy what its target and the verdict say, if it differs, and tells whether it had to.
+func (p *pass) apply(plan *plan, v verdict) bool {
+	target := plan.target
+	p.dress(&target, plan.remote, plan.need(), v)
+	if target == *plan.local {
+		if plan.action == "" {
+			plan.action = actionUnchanged
+		}
+		p.settle(plan, v)
+		return false
+	}
+	if err := p.h.UpdateSlot(p.ctx, target); err != nil {
+		plan.fail(err)
+		return true
+	}
+	wasUsable := plan.mark.Proven
+	plan.local, plan.target = &target, target
+	plan.mark, _ = parseMarker(target.Marker)
+	plan.follows = false
+	if plan.action != actionCreated {
+		plan.action = actionUpdated
+	}
+	p.changed = true
+	p.settle(plan, v)
+	if !wasUsable && plan.mark.Proven {
+		p.logReady(plan)
+	}
+	return true
+}
+
+// settle shows a copy that is here as the verdict has it.
+func (p *pass) settle(plan *plan, v verdict) {
+	delete(p.memory.proven, plan.name)
+	if v.proven {
+		p.memory.proven[plan.name] = true
+		delete(p.memory.settled, plan.name)
+	}
+	switch {
+	case plan.err != nil:
+		plan.show(stateFailed, actionFailed, reasonError)
+		return
+	case plan.reason == reasonNotWanted:
+		plan.state = stateWaiting
+		return
+	case v.ready && plan.reason == reasonTwoPhase:
+		plan.state = stateWaiting
+	case v.ready:
+		plan.state = stateReady
+		if plan.reason != reasonNotFlushed {
+			plan.reason = reasonNone
+		}
+	default:
+		plan.state = stateWaiting
+		plan.reason = v.reason
+	}
+	if plan.agrees() {
+		p.memory.synced[plan.name] = time.Now()
+	}
+}
+
+// agrees tells whether a copy stands where the primary's slot did when it was read.
+func (p *plan) agrees() bool {
+	return p.remote != nil && p.local != nil && p.local.ConfirmedFlushLSN >= p.remote.ConfirmedFlushLSN &&
+		p.local.RestartLSN >= p.remote.RestartLSN
+}
+
+// drop drops the copies whose slots are gone.
+func (p *pass) drop() error {
+	for _, plan := range p.planned(stepDrop) {
+		if err := p.cancelled(); err != nil {
+			return err
+		}
+		if plan.local != nil && p.dropLocal(plan) == nil && plan.state == "" {
+			plan.show("", actionDropped, reasonNone)
+		}
+	}
+	return nil
+}
+
+// dropLocal drops the slot that stands here under a plan's name.
+func (p *pass) dropLocal(plan *plan) error {
+	if err := p.h.DropSlot(p.ctx, plan.name); err != nil {
+		plan.fail(err)
+		return err
+	}
+	p.changed = true
+	p.memory.forget(plan.name)
+	p.logDropped(plan)
+	plan.local = nil
+	plan.mark = marker{}
+	return nil
+}

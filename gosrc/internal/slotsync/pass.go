@@ -1,0 +1,228 @@
+package slotsync
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/primary"
+)
+
+// Primary is what a pass needs from the primary server; see [primary.Client].
+type Primary interface {
+	Read(ctx context.Context, physicalSlot string) (*primary.State, error)
+	Snapshots(ctx context.Context, lsns []host.LSN) (map[host.LSN]primary.Snapshot, error)
+	Mappings(ctx context.Context, sources []primary.Source, file func(name string, content []byte) error) error
+	ErrNoAccess() error
+	Close()
+}
+
+// Files is where snapshot and mapping files go; see [logicalfiles.Store].
+type Files interface {
+	HasSnapshot(lsn host.LSN) bool
+	WriteSnapshot(lsn host.LSN, content []byte) error
+	WriteMapping(name string, content []byte) error
+	Recheck() (int, error)
+	Forget()
+}
+
+// pass is one pass over the slots.
+//
+// Requests to this server go out under ctx, which ends with the worker; they are short. What may take long, which is
+// anything at the primary, goes out under remote, which ends with the pass too.
+type pass struct {
+	h        host.Host
+	ctx      context.Context
+	remote   context.Context
+	primary  Primary
+	files    Files
+	settings *Settings
+	memory   *memory
+
+	recovery host.Recovery
+	major    int
+	local    []host.Slot // at the beginning
+	floor    host.XID    // oldest catalog_xmin of them
+	state    *primary.State
+	readAt   time.Time // when the read of state began
+	plans    []*plan
+
+	lapsed  bool // a read in this pass showed a lapse
+	changed bool // something was done, or is about to be possible
+}
+
+// run carries a pass out. Where it fails as a whole it may still return rows, for what the failure means to the copies.
+func (p *pass) run() ([]host.SlotStatus, error) {
+	patterns, err := ParsePatterns(p.settings.Slots, p.major)
+	if err != nil {
+		return nil, err
+	}
+	if p.local, err = p.h.Slots(p.ctx); err != nil {
+		return nil, err
+	}
+	p.floor = oldestXmin(p.local)
+	if r := refuseHere(p.settings, p.recovery); r != nil {
+		return p.refused(r), r
+	}
+	if err := p.read(); err != nil {
+		return nil, err
+	}
+	if r := refuseThere(p.settings, p.recovery, p.state); r != nil {
+		return p.refused(r), r
+	}
+	p.recheckFiles()
+	p.plans = decide(input{
+		remote:   p.state.Slots,
+		local:    p.local,
+		recovery: p.recovery,
+		wanted:   patterns.Wanted,
+		listed:   p.memory.listed,
+	})
+	if err := p.carryOut(); err != nil {
+		return nil, err
+	}
+	return p.rows(), nil
+}
+
+// carryOut does what was planned. Its errors are those of the primary and of the pass; what concerns one slot stays in
+// its plan.
+func (p *pass) carryOut() error {
+	if p.state.Files == primary.NoAccess && p.needFiles() {
+		return &refusal{err: host0(p.primary.ErrNoAccess())}
+	}
+	var err error
+	for _, stage := range []func() error{p.create, p.move, p.drop, p.handshake} {
+		if err = stage(); err != nil {
+			break
+		}
+	}
+	// What is not safe is taken out of use only now: it may have been proven meanwhile. After a pass that came to no end
+	// this needs a lapse that was seen, not just the lack of a proof.
+	if err == nil || p.lapsed {
+		p.demote()
+	}
+	if err == nil {
+		p.remember()
+	}
+	return err
+}
+
+// host0 gives an error the form that a refusal has.
+func host0(err error) *host.Error { return &host.Error{Message: host.Describe(err), Err: err} }
+
+func (p *pass) needFiles() bool {
+	for _, plan := range p.plans {
+		if plan.step == stepCreate || plan.snapshot != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// read reads the primary.
+func (p *pass) read() error {
+	began := time.Now()
+	state, err := p.primary.Read(p.remote, p.settings.PrimarySlotName)
+	if err != nil {
+		return err
+	}
+	p.state, p.readAt = state, began
+	if p.memory.observe(state, p.settings.PrimarySlotName) {
+		p.lapsed = true
+	}
+	return nil
+}
+
+// reread reads the primary again and gives the plans the new rows.
+func (p *pass) reread() error {
+	if err := p.read(); err != nil {
+		return err
+	}
+	if r := refuseThere(p.settings, p.recovery, p.state); r != nil {
+		return r
+	}
+	rows := make(map[string]*primary.Slot, len(p.state.Slots))
+	for i := range p.state.Slots {
+		rows[p.state.Slots[i].Name] = &p.state.Slots[i]
+	}
+	for _, plan := range p.plans {
+		plan.seen = rows[plan.name]
+		plan.gone = plan.seen == nil
+	}
+	return nil
+}
+
+// cancelled tells whether the pass is to end here.
+func (p *pass) cancelled() error {
+	if p.remote.Err() != nil {
+		return context.Cause(p.remote)
+	}
+	return nil
+}
+
+// recheckFiles restores files that a restartpoint removed after the last pass wrote them.
+func (p *pass) recheckFiles() {
+	lost, err := p.files.Recheck()
+	if err != nil {
+		if p.memory.fileError != err.Error() {
+			p.memory.fileError = err.Error()
+			p.log(host.Warning, host.Message{SQLState: "58030", Text: "could not restore files of replication slots: " + err.Error()})
+		}
+		return
+	}
+	p.memory.fileError = ""
+	if lost > 0 {
+		p.log(host.Debug, host.Message{Text: fmt.Sprintf("restored %d files of replication slots that a restartpoint removed", lost)})
+	}
+	p.files.Forget()
+}
+
+// refused shows what a refusal means for the copies. Where the primary may now remove what they need they are not ready,
+// and on a version where nobody would notice they must not look usable either.
+func (p *pass) refused(r *refusal) []host.SlotStatus {
+	if !r.lapse {
+		return nil
+	}
+	p.memory.lapse()
+	for i := range p.local {
+		l := &p.local[i]
+		mark, ok := parseMarker(l.Marker)
+		if !l.Marked || !ok || mark.Promoted {
+			continue
+		}
+		plan := &plan{name: l.Name, local: l, mark: mark, target: *l, step: stepKeep}
+		if row, known := p.memory.remote[l.Name]; known {
+			plan.remote = &row
+		}
+		plan.show(stateWaiting, actionUnchanged, reasonNoFeedback)
+		p.plans = append(p.plans, plan)
+	}
+	p.demote()
+	return p.rows()
+}
+
+// remember leaves to the next pass which copies are here.
+func (p *pass) remember() {
+	clear(p.memory.listed)
+	names := make(map[string]bool, len(p.plans))
+	for _, plan := range p.plans {
+		names[plan.name] = true
+		if plan.local != nil && isCopy(*plan.local) {
+			p.memory.listed[plan.name] = true
+		} else {
+			p.memory.forget(plan.name)
+		}
+	}
+	p.memory.keepOnly(names)
+}
+
+func (p *pass) log(level host.Level, m host.Message) {
+	_ = p.h.Log(p.ctx, level, m)
+}
+
+func (p *pass) progress(phase string, done, total int) {
+	if total > 0 {
+		_ = p.h.Progress(p.ctx, phase, done, total)
+	}
+}

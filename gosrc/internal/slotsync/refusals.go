@@ -1,0 +1,98 @@
+package slotsync
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/primary"
+)
+
+// A refusal ends a pass before it has looked at any slot. lapse says that the primary may meanwhile remove catalog rows
+// that copies need.
+type refusal struct {
+	err   *host.Error
+	lapse bool
+}
+
+// Error implements error.
+func (r *refusal) Error() string { return r.err.Error() }
+
+// Unwrap returns the *host.Error.
+func (r *refusal) Unwrap() error { return r.err }
+
+func refuse(text, detail, hint string) *refusal {
+	return &refusal{err: &host.Error{Message: host.Message{SQLState: "55000", Text: text, Detail: detail, Hint: hint}}}
+}
+
+func (r *refusal) lapsing() *refusal {
+	r.lapse = true
+	return r
+}
+
+func isRefusal(err error) bool {
+	var r *refusal
+	return errors.As(err, &r)
+}
+
+func errNotStandby() error {
+	return refuse("replication slots can only be synchronized to a standby server", "", "")
+}
+
+// refuseHere checks this server. Only what the worker cannot do without is a refusal; the rest is a slot's row.
+func refuseHere(s *Settings, r host.Recovery) *refusal {
+	const requires = "replication slot synchronization requires %s"
+	major := majorOf(r.ServerVersionNum)
+	switch {
+	case !r.InRecovery:
+		return refuse("replication slots can only be synchronized to a standby server", "", "")
+	case r.PromoteTriggered:
+		return refuse("replication slots cannot be synchronized while the standby is being promoted", "", "")
+	case s.CoreSync:
+		return refuse("replication slots are synchronized by the server itself",
+			"The parameter sync_replication_slots is on; two workers on the same slots would undo each other's work.",
+			"Set sync_replication_slots to off for replsync to go on, or replsync.sync_slots to off.")
+	case !r.LogicalDecoding && major < firstDynamic:
+		return refuse(fmt.Sprintf(requires, `"wal_level" to be "logical"`),
+			fmt.Sprintf("It is \"%s\" on this standby.", s.WALLevel),
+			"Set wal_level to logical on both servers and restart them.")
+	case s.PrimarySlotName == "":
+		return refuse(fmt.Sprintf(requires, `"primary_slot_name" to be set`),
+			"Only a physical slot makes the primary keep what the copies need.",
+			"Make a physical slot on the primary, and name it in primary_slot_name.").lapsing()
+	case !s.HotStandbyFeedback:
+		return refuse(fmt.Sprintf(requires, `"hot_standby_feedback" to be enabled`),
+			"Without it the primary removes catalog rows that the copies need.",
+			"Set hot_standby_feedback to on.").lapsing()
+	case s.StatusInterval == 0:
+		return refuse(fmt.Sprintf(requires, `"wal_receiver_status_interval" to be more than 0`),
+			"With 0 this standby sends no hot standby feedback.", "").lapsing()
+	case s.Conninfo == "":
+		return refuse(fmt.Sprintf(requires, `"primary_conninfo" to be set`), "",
+			"Set primary_conninfo, or replsync.primary_conninfo.")
+	}
+	return nil
+}
+
+// refuseThere checks the primary.
+func refuseThere(s *Settings, r host.Recovery, p *primary.State) *refusal {
+	switch {
+	case p.SystemIdentifier != r.SystemIdentifier:
+		return refuse("the server to copy replication slots from is not this standby's primary",
+			fmt.Sprintf("Its system identifier is %d, this server's is %d.", p.SystemIdentifier, r.SystemIdentifier),
+			"Check primary_conninfo and replsync.primary_conninfo.")
+	case p.InRecovery:
+		return refuse("cannot synchronize replication slots from a standby server", "",
+			"Set replsync.primary_conninfo to the primary, or replsync.sync_slots to off on a cascading standby.")
+	case majorOf(p.VersionNum) < firstDynamic && p.WALLevel != "logical":
+		return refuse(`replication slot synchronization requires "wal_level" to be "logical" on the primary`,
+			fmt.Sprintf("It is \"%s\" there.", p.WALLevel), "")
+	case !p.Physical.Exists:
+		return refuse(fmt.Sprintf("the physical replication slot \"%s\" does not exist on the primary", s.PrimarySlotName),
+			"It is what primary_slot_name names on this standby.",
+			fmt.Sprintf("Run SELECT pg_create_physical_replication_slot('%s') on the primary.", s.PrimarySlotName)).lapsing()
+	}
+	return nil
+}
+
+func majorOf(versionNum int) int { return versionNum / 10000 }

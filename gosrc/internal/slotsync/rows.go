@@ -1,0 +1,91 @@
+package slotsync
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+)
+
+// fail takes note of an error that is this slot's own. Some are known states, not failures.
+func (p *plan) fail(err error) {
+	switch {
+	case host.HasCode(err, "58P01"):
+		p.wait(reasonRemoved)
+	case host.HasCode(err, "3D000"):
+		p.wait(reasonDatabase)
+	case host.HasCode(err, "53400"):
+		p.wait(reasonNoSlot)
+	case host.HasCode(err, "55006"):
+		p.wait(reasonInUse)
+	default:
+		p.err = err
+		p.show(stateFailed, actionFailed, reasonError)
+	}
+}
+
+// rows shows the plans.
+func (p *pass) rows() []host.SlotStatus {
+	rows := make([]host.SlotStatus, 0, len(p.plans))
+	for _, plan := range p.plans {
+		row := plan.row()
+		row.LastSyncAt = p.memory.synced[plan.name]
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(a, b host.SlotStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return rows
+}
+
+func (p *plan) row() host.SlotStatus {
+	row := host.SlotStatus{
+		Name:   p.name,
+		State:  p.state,
+		Action: p.action,
+		Reason: string(p.reason),
+		Hint:   p.reason.hint(p.name),
+	}
+	if p.err != nil {
+		m := host.Describe(p.err)
+		row.Error = m.Text
+		if m.Detail != "" {
+			row.Error += ": " + m.Detail
+		}
+		if m.Hint != "" {
+			row.Hint = m.Hint
+		}
+	}
+	if p.remote != nil {
+		row.Database, row.Plugin = p.remote.Database, p.remote.Plugin
+		row.RemoteRestartLSN = p.remote.RestartLSN
+		row.RemoteConfirmedFlushLSN = p.remote.ConfirmedFlushLSN
+	}
+	if p.local != nil {
+		row.RestartLSN = p.local.RestartLSN
+		row.ConfirmedFlushLSN = p.local.ConfirmedFlushLSN
+		if p.remote == nil && p.local.Plugin != placeholder {
+			row.Plugin = p.local.Plugin
+		}
+	}
+	return row
+}
+
+func (p *pass) logCreated(plan *plan, again bool) {
+	m := host.Message{Text: fmt.Sprintf("created a copy of replication slot \"%s\"", plan.name)}
+	if again {
+		m.Detail = "The one that was here was not dropped by replsync."
+		m.Hint = reasonDropped.hint(plan.name)
+	}
+	if plan.state == stateReady {
+		m.Text += ", which is ready"
+	}
+	p.log(host.Info, m)
+}
+
+func (p *pass) logReady(plan *plan) {
+	p.log(host.Info, host.Message{Text: fmt.Sprintf("the copy of replication slot \"%s\" is ready", plan.name)})
+}
+
+func (p *pass) logDropped(plan *plan) {
+	p.log(host.Info, host.Message{Text: fmt.Sprintf("dropped replication slot \"%s\" of database with OID %d", plan.name, plan.local.Database)})
+}

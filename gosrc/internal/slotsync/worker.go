@@ -1,0 +1,313 @@
+package slotsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/safego"
+)
+
+const (
+	promotionNap = 200 * time.Millisecond // until a promotion under way is over
+	leftoverNap  = 10 * time.Second       // until copies in use are marked after it
+	firstBackOff = time.Second            // after an error of the connection
+)
+
+// Open makes the connection to the primary that the settings name. It does not connect yet.
+type Open func(ctx context.Context, h host.Host, s *Settings) (Primary, error)
+
+// Worker keeps the copies.
+type Worker struct {
+	host  host.Host
+	files Files
+	open  Open
+
+	memory   *memory
+	settings *Settings // those the connection was made for
+	primary  Primary
+	rows     []host.SlotStatus // as last published
+
+	nap       time.Duration // current pause
+	complaint string        // last logged trouble
+	standby   bool          // this server was a standby before
+	tidy      bool          // nothing is left to settle after a promotion
+
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // of the pass under way
+}
+
+// New makes a worker.
+func New(h host.Host, files Files, open Open) *Worker {
+	return &Worker{host: h, files: files, open: open, memory: newMemory()}
+}
+
+// errCancelled is what a cancelled pass ends with.
+var errCancelled = host.Errorf("57014", "canceling the synchronization of replication slots due to user request")
+
+// Cancel ends the pass under way, if any. It may be called from anywhere, and does not wait.
+func (w *Worker) Cancel() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cancel != nil {
+		w.cancel(errCancelled)
+	}
+}
+
+// Run works until ctx is done, this server is promoted (ErrPromoted) or the host fails.
+func (w *Worker) Run(ctx context.Context) error {
+	defer w.disconnect()
+	timeout, state := time.Duration(0), host.Starting
+	for {
+		wake, err := w.host.Nap(ctx, timeout, state)
+		if err != nil {
+			return err
+		}
+		timeout, state, err = w.turn(ctx, wake)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// turn does what a wake-up asks for and returns the next nap.
+func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, host.State, error) {
+	s, err := readSettings(ctx, w.host)
+	if err != nil {
+		return 0, 0, err
+	}
+	r, err := w.host.Recovery(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	if !r.InRecovery {
+		return w.notStandby(ctx, wake)
+	}
+	w.standby, w.tidy = true, false
+	if err := w.command(ctx, s, r, wake); err != nil {
+		return 0, 0, err
+	}
+	switch {
+	case r.PromoteTriggered:
+		return promotionNap, host.Napping, w.answer(ctx, wake, refuseHere(s, r))
+	case !s.SyncSlots && !wake.Sync:
+		w.disconnect()
+		return -1, host.Off, nil
+	}
+	if wake.Reload {
+		w.nap = 0
+	}
+	return w.pass(ctx, s, r)
+}
+
+// notStandby settles what a promotion has left, and sleeps.
+func (w *Worker) notStandby(ctx context.Context, wake host.Wakeup) (time.Duration, host.State, error) {
+	w.disconnect()
+	w.settle(ctx)
+	if wake.Command != host.NoCommand {
+		if err := w.host.CommandDone(ctx, 0, errNotStandby()); err != nil {
+			return 0, 0, err
+		}
+	}
+	if err := w.answer(ctx, wake, errNotStandby()); err != nil {
+		return 0, 0, err
+	}
+	if w.standby {
+		return 0, 0, ErrPromoted
+	}
+	if !w.tidy {
+		return leftoverNap, host.NotStandby, nil
+	}
+	return -1, host.NotStandby, nil
+}
+
+// answer ends a pass that was asked for and cannot be.
+func (w *Worker) answer(ctx context.Context, wake host.Wakeup, err error) error {
+	if !wake.Sync {
+		return nil
+	}
+	return w.host.PassDone(ctx, host.Pass{State: host.Blocked, Err: err})
+}
+
+func (w *Worker) settle(ctx context.Context) {
+	if w.tidy {
+		return
+	}
+	kept, dropped, err := MarkPromoted(ctx, w.host)
+	w.tidy = err == nil
+	if kept > 0 || dropped > 0 {
+		w.log(ctx, host.Info, host.Message{
+			Text:   "replication slots are no longer synchronized: the server is not a standby any more",
+			Detail: fmt.Sprintf("%d copies are slots of this server now, %d that were not ready have been dropped.", kept, dropped),
+		})
+	}
+	if err != nil {
+		w.complain(ctx, err)
+	}
+}
+
+func (w *Worker) command(ctx context.Context, s *Settings, r host.Recovery, wake host.Wakeup) error {
+	if wake.Command == host.NoCommand {
+		return nil
+	}
+	if wake.Command != host.DropSlots {
+		return w.host.CommandDone(ctx, 0, host.Errorf("0A000", "unknown command %d", wake.Command))
+	}
+	dropped, err := w.dropSlots(ctx, s, r, wake.Argument)
+	if dropped > 0 && !s.SyncSlots {
+		// No pass follows that would show it.
+		if err := w.host.PassDone(ctx, host.Pass{State: host.Off, Slots: w.rows}); err != nil {
+			return err
+		}
+	}
+	return w.host.CommandDone(ctx, dropped, err)
+}
+
+// hideRow takes a slot out of what is shown.
+func (w *Worker) hideRow(name string) {
+	rows := make([]host.SlotStatus, 0, len(w.rows))
+	for _, row := range w.rows {
+		if row.Name != name {
+			rows = append(rows, row)
+		}
+	}
+	w.rows = rows
+}
+
+// pass runs one pass, publishes it and returns the nap that follows.
+func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.Duration, host.State, error) {
+	began := time.Now()
+	remote, end := w.begin(ctx)
+	defer end()
+
+	p := &pass{
+		h: w.host, ctx: ctx, remote: remote, files: w.files, settings: s, memory: w.memory,
+		recovery: r, major: majorOf(r.ServerVersionNum),
+	}
+	var rows []host.SlotStatus
+	err := safego.Do(func() (err error) {
+		if err = w.connect(ctx, s, r); err == nil {
+			p.primary = w.primary
+			rows, err = p.run()
+		}
+		return err
+	})
+	if ctx.Err() != nil {
+		return 0, 0, context.Cause(ctx)
+	}
+	if remote.Err() != nil {
+		err = context.Cause(remote)
+	}
+	w.report(ctx, err)
+	timeout, state := w.next(s, err, p.changed)
+	if rows != nil {
+		w.rows = shown(rows)
+	}
+	return timeout, state, w.host.PassDone(ctx, host.Pass{
+		Duration: time.Since(began), State: state, Err: err, Slots: rows,
+	})
+}
+
+// shown leaves out the slots that are no more.
+func shown(rows []host.SlotStatus) []host.SlotStatus {
+	var left []host.SlotStatus
+	for _, row := range rows {
+		if row.State != "" {
+			left = append(left, row)
+		}
+	}
+	return left
+}
+
+// begin makes the context of a pass, which Cancel ends.
+func (w *Worker) begin(ctx context.Context) (context.Context, func()) {
+	remote, cancel := context.WithCancelCause(ctx)
+	w.mu.Lock()
+	w.cancel = cancel
+	w.mu.Unlock()
+	return remote, func() {
+		w.mu.Lock()
+		w.cancel = nil
+		w.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// connect sees to it that there is a connection for these settings. What refuses the pass anyway is left to it.
+func (w *Worker) connect(ctx context.Context, s *Settings, r host.Recovery) error {
+	if w.primary != nil && w.settings.sameConnection(s) {
+		return nil
+	}
+	w.disconnect()
+	if refuseHere(s, r) != nil {
+		return nil
+	}
+	primary, err := w.open(ctx, w.host, s)
+	if err != nil {
+		return err
+	}
+	w.primary, w.settings = primary, s
+	return nil
+}
+
+func (w *Worker) disconnect() {
+	if w.primary != nil {
+		w.primary.Close()
+		w.primary = nil
+	}
+}
+
+// next finds the pause: short while slots move, longer and longer while they do not.
+func (w *Worker) next(s *Settings, err error, changed bool) (time.Duration, host.State) {
+	state := host.Napping
+	switch {
+	case errors.Is(err, errCancelled), err == nil && changed:
+		w.nap = s.NaptimeMin
+	case isRefusal(err):
+		// A reload ends the nap; what is refused at the primary is looked at again as an idle slot is.
+		w.nap = s.NaptimeMax
+		state = host.Blocked
+	case err != nil:
+		w.nap = max(w.nap*2, min(firstBackOff, s.NaptimeMax))
+		state = host.Blocked
+	default:
+		w.nap *= 2
+	}
+	w.nap = min(max(w.nap, s.NaptimeMin), s.NaptimeMax)
+	if !s.SyncSlots {
+		return -1, host.Off
+	}
+	return w.nap, state
+}
+
+// report logs trouble when it begins, changes and ends.
+func (w *Worker) report(ctx context.Context, err error) {
+	switch {
+	case err == nil && w.complaint != "":
+		w.complaint = ""
+		w.log(ctx, host.Info, host.Message{Text: "replication slots are synchronized again"})
+	case err != nil && !errors.Is(err, errCancelled):
+		w.complain(ctx, err)
+	}
+}
+
+func (w *Worker) complain(ctx context.Context, err error) {
+	m := host.Describe(err)
+	text := m.SQLState + m.Text + m.Detail
+	if text == w.complaint {
+		return
+	}
+	w.complaint = text
+	var panicked *safego.PanicError
+	if errors.As(err, &panicked) {
+		m.Detail = string(panicked.Stack)
+	}
+	w.log(ctx, host.Warning, m)
+}
+
+func (w *Worker) log(ctx context.Context, level host.Level, m host.Message) {
+	_ = w.host.Log(ctx, level, m)
+}
