@@ -133,6 +133,9 @@ func (c *Config) resolve(ctx context.Context, t target) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupHost(ctx, t.host)
+	if err == nil && len(addrs) == 0 {
+		err = &net.DNSError{Err: "no addresses", Name: t.host, IsNotFound: true}
+	}
 	if c.shuffle {
 		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
 	}

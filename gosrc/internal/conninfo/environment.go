@@ -18,6 +18,12 @@ type Environment struct {
 	Vars map[string]string
 }
 
+// NewEnvironment makes an Environment of the variables of the server's process, with the home directory and the name of
+// its user in HOME and USER.
+func NewEnvironment(vars map[string]string) Environment {
+	return Environment{Home: vars["HOME"], OSUser: vars["USER"], Vars: vars}
+}
+
 // defaultSocketDir is PostgreSQL's own DEFAULT_PGSOCKET_DIR; packagers change it.
 const defaultSocketDir = "/tmp"
 

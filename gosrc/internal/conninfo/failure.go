@@ -150,7 +150,8 @@ func innermost(err error) string {
 			next = joined.Unwrap()[0]
 		}
 		if next == nil {
-			return err.Error()
+			// pgx wraps a nil here and there.
+			return strings.TrimSuffix(err.Error(), ": %!w(<nil>)")
 		}
 		err = next
 	}

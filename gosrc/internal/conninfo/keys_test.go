@@ -141,7 +141,7 @@ func TestRefusedOptions(t *testing.T) {
 		if isURI := text[0] == 'p' && text[1] == 'o' && text[4] == 'g'; isURI {
 			_, err = Parse(text, Options{Env: Environment{OSUser: "u"}})
 		}
-		requireError(t, err, text)
+		_ = requireError(t, err, text)
 		require.Contains(t, err.Error(), option, text)
 	}
 }
@@ -208,5 +208,11 @@ func TestEnvironmentOfTable(t *testing.T) {
 	require.Equal(t, "env", c.Database())
 
 	_, err = Parse("host=h", Options{})
-	requireError(t, err, "no user")
+	_ = requireError(t, err, "no user")
+
+	c, err = Parse("host=h", Options{Env: NewEnvironment(map[string]string{"HOME": "/h", "USER": "os", "PGPORT": "7"})})
+	require.NoError(t, err)
+	require.Equal(t, "os", c.User())
+	require.Equal(t, "/h/.pgpass", c.passfile)
+	require.Equal(t, "7", c.targets[0].port)
 }

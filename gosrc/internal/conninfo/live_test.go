@@ -134,6 +134,25 @@ func TestLiveWrongPassword(t *testing.T) {
 	require.Equal(t, "3D000", e.Code)
 }
 
+func TestLiveProtocolVersion(t *testing.T) {
+	l := server(t)
+	conn := mustConnect(t, l.at("user=scram max_protocol_version=latest"))
+	if serverVersion(t, conn) >= 180000 {
+		mustConnect(t, l.at("user=scram min_protocol_version=3.2"))
+		return
+	}
+	e := mustFail(t, l.at("user=scram sslmode=disable min_protocol_version=3.2"))
+	require.Equal(t, "08001", e.Code)
+	require.Regexp(t, "server protocol version too low$", e.Message)
+}
+
+func TestLiveNoSuchHost(t *testing.T) {
+	// Not a name that anybody would ask a name server for.
+	e := mustFail(t, "host=no..host user=u")
+	require.Equal(t, "08001", e.Code)
+	require.Contains(t, e.Message, `connection to server at "no..host", port 5432 failed: could not translate`)
+}
+
 func TestLivePassfile(t *testing.T) {
 	l := server(t)
 	file := filepath.Join(t.TempDir(), "pass")

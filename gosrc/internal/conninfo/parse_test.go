@@ -109,7 +109,7 @@ func TestHasPassword(t *testing.T) {
 		require.Equal(t, want, got, text)
 	}
 	_, err := HasPassword("password='x")
-	requireError(t, err, "unterminated")
+	_ = requireError(t, err, "unterminated")
 }
 
 func TestTargets(t *testing.T) {
@@ -146,7 +146,7 @@ func TestTargets(t *testing.T) {
 		"host=/" + string(make120()): "is too long",
 	} {
 		_, err := Parse("user=u "+text, Options{})
-		requireError(t, err, text)
+		_ = requireError(t, err, text)
 		require.ErrorContains(t, err, want, text)
 	}
 }

@@ -1,6 +1,7 @@
 package conninfo
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -66,15 +67,13 @@ func shown(text string) string {
 		Warn: func(s string) { out.WriteString(s) },
 	})
 	if err != nil {
-		e := err.(*Error)
+		var e *Error
+		if !errors.As(err, &e) {
+			return "error of unknown type: " + err.Error()
+		}
 		fmt.Fprintf(&out, "%v %+v %s %s %s %s", err, err, e.Message, e.Detail, e.Hint, e.Code)
-		for cause := e.Unwrap(); cause != nil; {
+		for cause := errors.Unwrap(e); cause != nil; cause = errors.Unwrap(cause) {
 			fmt.Fprintf(&out, "%v %+v %#v", cause, cause, cause)
-			next, ok := cause.(interface{ Unwrap() error })
-			if !ok {
-				break
-			}
-			cause = next.Unwrap()
 		}
 		return out.String()
 	}

@@ -86,7 +86,7 @@ func TestTLSConfig(t *testing.T) {
 	require.NotNil(t, c.tls.roots)
 
 	_, err = Parse("host=h user=u ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2", Options{})
-	requireError(t, err, "range")
+	_ = requireError(t, err, "range")
 	_, err = Parse("host=h user=u sslmode=require sslrootcert=/dev/null", Options{})
-	requireError(t, err, "no plain file")
+	_ = requireError(t, err, "no plain file")
 }

@@ -54,12 +54,10 @@ func (p *parser) parseURI(s string, i int) error {
 // Both are what a password looks like that holds "@" or "/" and was not encoded: libpq would take pieces of it for host
 // or database names and show them.
 func checkAt(s string) error {
-	authority := s[:indexAny(s, "/")]
-	user, rest, found := strings.Cut(authority, "@")
-	if found {
-		rest = s[len(user)+1:]
-	} else {
-		user, rest = authority, s[len(authority):]
+	end := indexAny(s, "@/")
+	user, rest := s[:end], s[end:]
+	if strings.HasPrefix(rest, "@") {
+		rest = rest[1:]
 	}
 	if strings.Contains(user, ":") && strings.Contains(rest, "@") {
 		return newError(codeSyntax, "more than one way to read the connection URI").
