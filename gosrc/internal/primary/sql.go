@@ -9,7 +9,8 @@ import "strings"
 const sessionSQL = `SELECT CURRENT_USER::pg_catalog.text, pg_catalog.current_database()::pg_catalog.text`
 
 // accessSQL counts the functions of the extension that this role may call, and tells whether it may call the generic
-// ones. It goes by the catalogs, since a lookup by name fails where USAGE on the schema is missing.
+// ones. It goes by the catalogs, since a lookup by name fails where USAGE on the schema is missing. The functions
+// themselves ask for a superuser or REPLICATION.
 const accessSQL = `
 SELECT pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.<>) 'logical_slot_two_phase_at')::pg_catalog.text,
        pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) 'logical_slot_two_phase_at')::pg_catalog.text,
@@ -19,6 +20,7 @@ SELECT pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.<>) 'logi
        pg_catalog.has_function_privilege('pg_catalog.pg_ls_logicalmapdir()', 'EXECUTE')::pg_catalog.text
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+  JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) CURRENT_USER AND (r.rolsuper OR r.rolreplication)
  WHERE n.nspname OPERATOR(pg_catalog.=) 'replsync'
    AND p.proname OPERATOR(pg_catalog.=) ANY
        (ARRAY['logical_snapshot', 'logical_mappings', 'logical_slot_two_phase_at']::pg_catalog.name[])
