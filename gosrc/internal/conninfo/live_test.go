@@ -252,7 +252,7 @@ func TestLiveBlackHole(t *testing.T) {
 	// Without one in the string, or with one that means none in libpq, the caller's counts.
 	for _, text := range []string{"", "connect_timeout=0", "connect_timeout=-1"} {
 		start := time.Now()
-		mustFail(t, "host=127.0.0.1 user=x port="+hole+" "+text,
+		_ = mustFail(t, "host=127.0.0.1 user=x port="+hole+" "+text,
 			func(o *conninfo.Options) { o.ConnectTimeout = 200 * time.Millisecond })
 		require.Less(t, time.Since(start), time.Second)
 	}

@@ -119,6 +119,10 @@ func TestLiveClientCertificate(t *testing.T) {
 	require.Equal(t, "28000", e.Code)
 	require.Contains(t, mustFail(t, text+l.file(t, "cert.key", key, 0o604)).Message, "group or world access")
 
+	// With "disable" the files are not even read.
+	mustConnect(t, l.at("user=scram sslmode=require sslcertmode=disable sslcert="+cert+" sslkey="+
+		l.file(t, "cert.key", key, 0o604)))
+
 	block, _ := pem.Decode([]byte(key))
 	mustConnect(t, text+l.file(t, "der.key", string(block.Bytes), 0o600))
 	_, wrongKey, err := l.ca.issue("cert")

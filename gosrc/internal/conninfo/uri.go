@@ -55,10 +55,7 @@ func (p *parser) parseURI(s string, i int) error {
 // or database names and show them.
 func checkAt(s string) error {
 	end := indexAny(s, "@/")
-	user, rest := s[:end], s[end:]
-	if strings.HasPrefix(rest, "@") {
-		rest = rest[1:]
-	}
+	user, rest := s[:end], strings.TrimPrefix(s[end:], "@")
 	if strings.Contains(user, ":") && strings.Contains(rest, "@") {
 		return newError(codeSyntax, "more than one way to read the connection URI").
 			withHint("In a user name or a password write \"@\" as %%40, \"/\" as %%2F and \"%%\" as %%25.")
