@@ -15,7 +15,7 @@ SELFTEST_ARCHIVE = gosrc/build/libreplsync_core_selftest.a
 .DEFAULT_GOAL = all
 EXTRA_CLEAN = $(CORE) $(SELFTEST_CORE) gosrc/build
 
-include regress/check.mk
+-include regress/check.mk
 
 # The goals that prepare a machine, or need no PostgreSQL, work where no pg_config is yet.
 GOALS_WITHOUT_PGXS = check demo bench lint unit cluster servers native core installed indent tools \

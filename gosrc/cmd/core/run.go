@@ -17,7 +17,7 @@ import (
 // requests is the one queue of this process.
 var requests queue.Queue
 
-// work is what a worker of some kind does until ctx is canceled or the process should end.
+// work is what a worker of some kind does until it fails or the process should end.
 type work func(ctx context.Context, h host.Host, argument string) error
 
 // maxProcs bounds the threads that run Go code: the core waits for the network nearly all the time.
@@ -42,36 +42,34 @@ func run(kind, argument string, wakeupFD int, memoryLimit int64) bool {
 	return true
 }
 
-// supervise keeps the work going. Work that returns nil asks for a new process; a cancel or an error
-// begins it anew in this one.
+// supervise keeps the work going. Work that returns nil asks for a new process; after an error it begins anew in
+// this one.
 func supervise(w work, s shim, argument string) error {
-	for {
-		ctx, cancel := s.queue.Cancelable(context.Background())
+	ctx := context.Background()
+	for complaint := ""; ; {
 		err := safego.Do(func() error { return w(ctx, s, argument) })
-		cancel()
 		if err == nil {
 			return s.exit()
 		}
-		report(s, err)
-		if !errors.Is(err, queue.ErrCanceled) {
-			if _, err := s.Nap(context.Background(), retryAfter, host.Blocked); err != nil {
-				return err
-			}
+		complaint = report(ctx, s, err, complaint)
+		if _, err := s.Nap(ctx, retryAfter, host.Blocked); err != nil {
+			return err
 		}
 	}
 }
 
-// report publishes why the work ended, for the log, the views and those who wait for a pass.
-func report(s shim, err error) {
+// report publishes why the work ended, for the views and those who wait for a pass, and for the log unless it says
+// so already. It returns what the log says.
+func report(ctx context.Context, s shim, err error, logged string) string {
 	m := host.Describe(err)
-	if errors.Is(err, queue.ErrCanceled) {
-		m = host.Message{SQLState: "57014", Text: "canceling the work of the slot worker due to user request"}
+	if m.Text != logged {
+		line := m
+		var p *safego.PanicError
+		if errors.As(err, &p) {
+			line.Detail = string(p.Stack)
+		}
+		_ = s.Log(ctx, host.Warning, line)
 	}
-	var p *safego.PanicError
-	if errors.As(err, &p) {
-		m.Detail = string(p.Stack)
-	}
-	ctx := context.Background()
-	_ = s.Log(ctx, host.Warning, m)
-	_ = s.PassDone(ctx, host.Pass{State: host.Blocked, Err: &host.Error{Message: m, Err: err}})
+	_ = s.PassDone(ctx, host.Pass{State: host.Blocked, Err: err})
+	return m.Text
 }

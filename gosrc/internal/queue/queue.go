@@ -6,12 +6,8 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"sync"
 )
-
-// ErrCanceled is the cause of a context that [Queue.Cancel] ended.
-var ErrCanceled = errors.New("canceled by the server")
 
 // Request is one thing asked of the main thread.
 type Request struct {
@@ -32,7 +28,7 @@ type Queue struct {
 	pending []Request
 	waiting map[uint64]chan answer
 	wake    func()
-	cancel  context.CancelCauseFunc
+	cancel  func()
 }
 
 // SetWake sets the function that tells the main thread of a new request. It is called without locks held.
@@ -105,21 +101,19 @@ func (q *Queue) Answer(id uint64, data []byte, err error) {
 	}
 }
 
-// Cancelable derives a context that the next [Queue.Cancel] ends. There is one at a time.
-func (q *Queue) Cancelable(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
+// OnCancel sets what [Queue.Cancel] calls; it must not wait.
+func (q *Queue) OnCancel(cancel func()) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.cancel = cancel
-	q.mu.Unlock()
-	return ctx, func() { cancel(nil) }
 }
 
-// Cancel ends the context made last by Cancelable, if any.
+// Cancel passes on that the server wants what is under way to end.
 func (q *Queue) Cancel() {
 	q.mu.Lock()
 	cancel := q.cancel
 	q.mu.Unlock()
 	if cancel != nil {
-		cancel(ErrCanceled)
+		cancel()
 	}
 }

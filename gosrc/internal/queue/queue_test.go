@@ -100,15 +100,11 @@ func TestAnswerToAnAbandonedRequestIsDropped(t *testing.T) {
 	q.Answer(r.ID, nil, nil) // must not block or panic
 }
 
-func TestCancelEndsTheCancelableContextWithItsCause(t *testing.T) {
+func TestCancelReachesTheWork(t *testing.T) {
 	q, _ := newQueue()
-	q.Cancel() // without a context: nothing happens
-	ctx, release := q.Cancelable(t.Context())
-	defer release()
+	q.Cancel() // nobody to cancel: nothing happens
+	canceled := false
+	q.OnCancel(func() { canceled = true })
 	q.Cancel()
-	<-ctx.Done()
-	require.ErrorIs(t, context.Cause(ctx), queue.ErrCanceled)
-
-	_, err := q.Call(ctx, 1, nil)
-	assert.ErrorIs(t, err, queue.ErrCanceled)
+	assert.True(t, canceled)
 }
