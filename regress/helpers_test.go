@@ -186,8 +186,8 @@ func trySync(q cluster.Queryer) (map[string]syncRow, error) {
 	return bySlot, err
 }
 
-// sync makes a pass, of which every row of whose slot is of use to the caller.
-func sync(t *testing.T, q cluster.Queryer) map[string]syncRow {
+// syncSlots makes a pass, of which every row of whose slot is of use to the caller.
+func syncSlots(t *testing.T, q cluster.Queryer) map[string]syncRow {
 	t.Helper()
 	rows, err := trySync(q)
 	require.NoError(t, err)
@@ -203,7 +203,7 @@ func tryStatus(q cluster.Queryer) (map[string]statusRow, error) {
 	return bySlot, err
 }
 
-func status(t *testing.T, q cluster.Queryer) map[string]statusRow {
+func slotStatus(t *testing.T, q cluster.Queryer) map[string]statusRow {
 	t.Helper()
 	rows, err := tryStatus(q)
 	require.NoError(t, err)
@@ -218,7 +218,7 @@ func tryWorker(q cluster.Queryer) (workerRow, error) {
 	return rows[0], nil
 }
 
-func worker(t *testing.T, q cluster.Queryer) workerRow {
+func workerStatus(t *testing.T, q cluster.Queryer) workerRow {
 	t.Helper()
 	var w workerRow
 	cluster.Eventually(t, cluster.DefaultDeadline, "a row in worker_status", func() (err error) {
@@ -244,7 +244,7 @@ func waitWorker(t *testing.T, q cluster.Queryer, what string, wanted func(worker
 // waitCycles lets the worker make that many cycles.
 func waitCycles(t *testing.T, q cluster.Queryer, n int64) {
 	t.Helper()
-	start := worker(t, q).Cycles
+	start := workerStatus(t, q).Cycles
 	waitWorker(t, q, "to make cycles", func(w workerRow) bool { return w.Cycles >= start+n })
 }
 
@@ -346,8 +346,8 @@ func background(t *testing.T) context.Context {
 	return ctx
 }
 
-// threads counts the threads of a process.
-func threads(t *testing.T, pid int) int {
+// tasks counts the threads of a process.
+func tasks(t *testing.T, pid int) int {
 	t.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	require.NoError(t, err)
@@ -358,7 +358,7 @@ func threads(t *testing.T, pid int) int {
 func requireNoCore(t *testing.T, s *cluster.Server) {
 	t.Helper()
 	w := waitWorker(t, s, "to wait on a primary", func(w workerRow) bool { return w.State == "not a standby" })
-	require.Equal(t, 1, threads(t, w.PID), "threads of the worker on a primary")
+	require.Equal(t, 1, tasks(t, w.PID), "threads of the worker on a primary")
 }
 
 // workerLines returns the lines of the slot worker that match.
