@@ -24,9 +24,6 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 #include "utils/wait_event.h"
-#if PG_VERSION_NUM >= 190000
-#include "replication/logicalctl.h"
-#endif
 
 #include "compat.h"
 #include "slot.h"
@@ -39,8 +36,9 @@
 /* The slot in use is not complete: it must not survive an error */
 static bool making_slot = false;
 
-/* An error now would come from the wait for a database lock */
-static bool waiting_for_database = false;
+/* What the slot in use has on disk, while other values are on their way there */
+static ReplicationSlotPersistentData saved_data;
+static bool saving_slot = false;
 
 /* Give up the slots before the transaction and its database lock end with the process */
 static void
@@ -71,9 +69,7 @@ begin_operation(void)
 static void
 lock_database(Oid database)
 {
-	waiting_for_database = true;
 	LockSharedObject(DatabaseRelationId, database, 0, AccessShareLock);
-	waiting_for_database = false;
 }
 
 /*
@@ -141,6 +137,19 @@ drop_acquired_slot(void)
 #endif
 }
 
+/* Put data into a slot of ours, without anything that decoding had in mind for it */
+static void
+publish_data(ReplicationSlot *slot, const ReplicationSlotPersistentData *data)
+{
+	SpinLockAcquire(&slot->mutex);
+	memcpy(&slot->data, data, sizeof(slot->data));
+	slot->candidate_catalog_xmin = InvalidTransactionId;
+	slot->candidate_xmin_lsn = InvalidXLogRecPtr;
+	slot->candidate_restart_valid = InvalidXLogRecPtr;
+	slot->candidate_restart_lsn = InvalidXLogRecPtr;
+	SpinLockRelease(&slot->mutex);
+}
+
 /*
  * Give up whatever an operation that failed holds, half-made slots included. Run it
  * before the transaction, and with it the database lock, is gone.
@@ -155,20 +164,15 @@ replsync_slot_error_cleanup(void)
 
 	if (MyReplicationSlot != NULL)
 	{
+		if (saving_slot)
+			publish_data(MyReplicationSlot, &saved_data);
 		if (making_slot || MyReplicationSlot->data.persistency != RS_PERSISTENT)
 			drop_acquired_slot();
 		else
 			ReplicationSlotRelease();
 	}
 	making_slot = false;
-
-	/*
-	 * Replay may have asked for the reservation (RECOVERY_CONFLICT_LOGICALSLOT, when
-	 * logical decoding ends on the primary): it asks once, and then waits.
-	 */
-	if (waiting_for_database)
-		replsync_reservation_give_up();
-	waiting_for_database = false;
+	saving_slot = false;
 }
 
 /* Set the marks by which core's own tools and guards know a copy; hold the mutex */
@@ -196,19 +200,6 @@ set_data(ReplicationSlotPersistentData *data, const CoreSlot *spec)
 		data->catalog_xmin = spec->catalog_xmin;
 	data->two_phase = (spec->flags & CORE_SLOT_TWO_PHASE) != 0;
 	data->two_phase_at = spec->two_phase_at;
-}
-
-/* Put data into a slot of ours, without anything that decoding had in mind for it */
-static void
-publish_data(ReplicationSlot *slot, const ReplicationSlotPersistentData *data)
-{
-	SpinLockAcquire(&slot->mutex);
-	memcpy(&slot->data, data, sizeof(slot->data));
-	slot->candidate_catalog_xmin = InvalidTransactionId;
-	slot->candidate_xmin_lsn = InvalidXLogRecPtr;
-	slot->candidate_restart_valid = InvalidXLogRecPtr;
-	slot->candidate_restart_lsn = InvalidXLogRecPtr;
-	SpinLockRelease(&slot->mutex);
 }
 
 /* Make a slot that is gone after an error or a crash, with all values but the marks */
@@ -248,7 +239,6 @@ make_temporary_slot(const CoreSlot *spec)
 				 errmsg("WAL that replication slot \"%s\" requires is not available", spec->name),
 				 errdetail("The WAL segment of position %X/%X is not on this server, or is being removed.",
 						   LSN_FORMAT_ARGS(spec->restart_lsn))));
-
 	replsync_slot_set_xmin(slot, spec->catalog_xmin);
 }
 
@@ -269,17 +259,15 @@ replsync_slot_create(const CoreSlot *spec)
 	make_temporary_slot(spec);
 	replsync_marker_write(spec->name, spec->marker);
 
-#if PG_VERSION_NUM >= 190000
-
 	/*
 	 * Replay that ends logical decoding invalidates the slots it finds, so it is
 	 * asked once the slot can be found (EnsureLogicalDecodingEnabled(), logicalctl.c).
 	 */
-	if (!IsLogicalDecodingEnabled())
+	if (!replsync_logical_decoding_possible())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("logical decoding on a standby requires \"effective_wal_level\" >= \"logical\" on the primary")));
-#endif
+				 errmsg("logical decoding is not possible on this server"),
+				 errdetail("It requires \"wal_level\" to be \"logical\" here and on the primary, or what amounts to it from version 19 on.")));
 
 	/*
 	 * A promotion expects no synced slot in use (update_synced_slots_inactive_since(),
@@ -387,6 +375,7 @@ replsync_slot_update(const CoreSlot *spec)
 	{
 		bool		save = !differs_in_confirmed_flush_only(&data, &slot->data);
 
+		memcpy(&saved_data, &slot->data, sizeof(saved_data));
 		publish_data(slot, &data);
 		ReplicationSlotMarkDirty();
 		if (save)
@@ -395,7 +384,9 @@ replsync_slot_update(const CoreSlot *spec)
 			 * What is held by the values before may go only when a crash can't bring
 			 * them back (LogicalConfirmReceivedLocation(), logical.c).
 			 */
+			saving_slot = true;
 			ReplicationSlotSave();
+			saving_slot = false;
 			replsync_slot_set_xmin(slot, data.catalog_xmin);
 			ReplicationSlotsComputeRequiredLSN();
 		}

@@ -38,6 +38,7 @@ extern bool replsync_wal_available(XLogRecPtr lsn);
 extern void replsync_publish_xmin(void);
 extern void replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin);
 extern void replsync_check_standby(void);
+extern bool replsync_logical_decoding_possible(void);
 extern void replsync_recovery_state(CoreRecovery *out);
 extern void replsync_request_feedback(void);
 

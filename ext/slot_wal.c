@@ -65,7 +65,7 @@ replsync_check_standby(void)
 	if (PromoteIsTriggered())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("replication slots can not be synchronized while the server is being promoted")));
+				 errmsg("replication slots cannot be synchronized while the server is being promoted")));
 }
 
 /*
@@ -172,6 +172,24 @@ find_reservation(void)
 	return slot;
 }
 
+/* Read pg_control, without a writer in between */
+static ControlFileData *
+read_control_file(void)
+{
+	ControlFileData *control;
+	bool		crc_ok;
+
+	LWLockAcquire(ControlFileLock, LW_SHARED);
+	control = get_controlfile(DataDir, &crc_ok);
+	LWLockRelease(ControlFileLock);
+	if (!crc_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("calculated CRC checksum does not match value stored in file \"%s\"",
+						XLOG_CONTROL_FILE)));
+	return control;
+}
+
 /*
  * Is a restartpoint between its first and its last step, as far as can be seen? It moves the
  * redo pointer in shared memory when it begins, and the one in pg_control when it
@@ -180,14 +198,9 @@ find_reservation(void)
 static bool
 restartpoint_is_running(void)
 {
-	ControlFileData *control;
-	bool		crc_ok;
-	bool		running;
+	ControlFileData *control = read_control_file();
+	bool		running = control->checkPointCopy.redo != GetRedoRecPtr();
 
-	LWLockAcquire(ControlFileLock, LW_SHARED);
-	control = get_controlfile(DataDir, &crc_ok);
-	LWLockRelease(ControlFileLock);
-	running = !crc_ok || control->checkPointCopy.redo != GetRedoRecPtr();
 	pfree(control);
 	return running;
 }
@@ -284,7 +297,12 @@ drop_reservation(void)
 		ReplicationSlotDrop(REPLSYNC_RESERVATION, true);
 }
 
-/* Drop a reservation that is in somebody's way; the rest of the pass can't rely on it */
+/*
+ * Drop the reservation after an ERRCODE_T_R_SERIALIZATION_FAILURE, whatever it hit: where logical
+ * decoding ends on the primary, replay asks for the slot once and then waits for it
+ * (InvalidatePossiblyObsoleteSlot(), slot.c, 16 and later). Copies that would have
+ * relied on the reservation are refused until there is another one.
+ */
 void
 replsync_reservation_give_up(void)
 {
@@ -380,8 +398,8 @@ replsync_slot_reserve(XLogRecPtr lsn)
 }
 
 /* Could a logical slot work here, now or after a promotion? */
-static bool
-logical_decoding_is_possible(void)
+bool
+replsync_logical_decoding_possible(void)
 {
 #if PG_VERSION_NUM >= 190000
 	return IsLogicalDecodingEnabled();
@@ -389,7 +407,13 @@ logical_decoding_is_possible(void)
 	return wal_level >= WAL_LEVEL_LOGICAL &&
 		(!RecoveryInProgress() || GetActiveWalLevelOnStandby() >= WAL_LEVEL_LOGICAL);
 #else
-	return wal_level >= WAL_LEVEL_LOGICAL;
+	/* what GetActiveWalLevelOnStandby() of 16 returns is in pg_control */
+	ControlFileData *control = read_control_file();
+	bool		possible = wal_level >= WAL_LEVEL_LOGICAL &&
+		(!RecoveryInProgress() || control->wal_level >= WAL_LEVEL_LOGICAL);
+
+	pfree(control);
+	return possible;
 #endif
 }
 
@@ -406,7 +430,7 @@ replsync_recovery_state(CoreRecovery *out)
 	out->system_identifier = GetSystemIdentifier();
 	out->in_recovery = RecoveryInProgress();
 	out->promote_triggered = PromoteIsTriggered();
-	out->logical_decoding = logical_decoding_is_possible();
+	out->logical_decoding = replsync_logical_decoding_possible();
 	out->timeline = out->in_recovery ? replay_tli : GetWALInsertionTimeLine();
 	out->replay_lsn = replayed;
 
