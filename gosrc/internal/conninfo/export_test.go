@@ -1,0 +1,7 @@
+package conninfo
+
+// For the tests of package conninfo_test.
+var (
+	ParseString      = parseString
+	RecoveryConninfo = recoveryConninfo
+)
