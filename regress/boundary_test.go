@@ -278,7 +278,13 @@ func TestPanicsAreErrorsAndTheServerGoesOn(t *testing.T) {
 
 func TestLowAddressSpaceIsAnErrorAndNoAbort(t *testing.T) {
 	standby, pid := workerWithCore(t)
-	limit := exec.Command("prlimit", "--pid", strconv.Itoa(standby.PostmasterPID()), "--as=1073741824")
+	postmaster := fmt.Sprintf("/proc/%d", standby.PostmasterPID())
+	owner, err := os.Stat(postmaster)
+	require.NoError(t, err)
+	// As the server's user: root of a container may not do it.
+	limit := exec.Command("prlimit", "--pid", filepath.Base(postmaster), "--as=1073741824")
+	id := owner.Sys().(*syscall.Stat_t)
+	limit.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id.Uid, Gid: id.Gid}}
 	out, err := limit.CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.NoError(t, syscall.Kill(pid, syscall.SIGTERM))
