@@ -244,17 +244,13 @@ func (p *pass) createOne(plan *plan, recovery host.Recovery) {
 
 // created takes note of a new copy.
 func (p *pass) created(plan *plan, slot host.Slot, v verdict) {
-	dropped := plan.reason == reasonDropped
 	plan.local = &slot
 	plan.mark, _ = parseMarker(slot.Marker)
 	plan.step = stepKeep
 	plan.target = slot
 	plan.action = actionCreated
 	p.settle(plan, v)
-	if dropped && plan.state == stateReady {
-		plan.reason = reasonDropped
-	}
-	p.logCreated(plan, dropped)
+	p.logCreated(plan)
 }
 
 // dress gives a slot the plugin, the flags and the marker that fit the verdict.

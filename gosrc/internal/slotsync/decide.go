@@ -32,6 +32,7 @@ type plan struct {
 	target    host.Slot // stepKeep: what local becomes; flags and plugin follow from readiness
 	follows   bool      // target has the primary's catalog_xmin
 	snapshot  host.LSN  // stepKeep: target needs the snapshot file there; 0: none
+	byOther   bool      // a copy was here, and somebody else dropped it
 
 	state  string
 	action string
@@ -78,9 +79,7 @@ func (p *plan) decide(in input) bool {
 	case p.local == nil && !wanted:
 		return false
 	case p.local == nil:
-		if in.listed[p.name] {
-			p.reason = reasonDropped
-		}
+		p.byOther = in.listed[p.name]
 		p.decideNew(in)
 	case !isCopy(*p.local):
 		return wanted && p.decideTaken(in)
@@ -136,7 +135,7 @@ func (p *plan) decideCopy(in input, wanted bool) {
 	}
 	p.mark = mark
 	switch {
-	case p.remote == nil:
+	case p.remote == nil, !wanted && p.local.Invalidated:
 		p.step = stepDrop
 	case !wanted:
 		p.step = stepKeep

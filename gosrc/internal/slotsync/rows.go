@@ -38,6 +38,9 @@ func (p *pass) rows() []host.SlotStatus {
 }
 
 func (p *plan) row() host.SlotStatus {
+	if p.byOther && p.reason == reasonNone {
+		p.reason = reasonDropped
+	}
 	row := host.SlotStatus{
 		Name:   p.name,
 		State:  p.state,
@@ -70,9 +73,9 @@ func (p *plan) row() host.SlotStatus {
 	return row
 }
 
-func (p *pass) logCreated(plan *plan, again bool) {
+func (p *pass) logCreated(plan *plan) {
 	m := host.Message{Text: fmt.Sprintf("created a copy of replication slot \"%s\"", plan.name)}
-	if again {
+	if plan.byOther {
 		m.Detail = "The one that was here was not dropped by replsync."
 		m.Hint = reasonDropped.hint(plan.name)
 	}
