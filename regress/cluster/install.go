@@ -140,3 +140,8 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
+
+// PgRegress is the path of the version's pg_regress.
+func (in *Install) PgRegress() string {
+	return filepath.Join(filepath.Dir(in.BinDir), "lib/pgxs/src/test/regress/pg_regress")
+}

@@ -578,3 +578,7 @@ func (s *Server) ReadFile(t T, name string) string {
 	}
 	return string(content)
 }
+
+// GiveToServer makes the server's user the owner of everything below a
+// directory.
+func (s *Server) GiveToServer(dir string) error { return s.install.chown(dir) }
