@@ -30,7 +30,7 @@ type Options struct {
 
 	Env Environment
 
-	// Warn is called, during Parse only, with what libpq would print to standard error. It may be nil.
+	// Warn is called with what libpq would print to standard error, in every Parse and not later. It may be nil.
 	Warn func(msg string)
 }
 
@@ -110,13 +110,13 @@ func HasPassword(connString string) (bool, error) {
 }
 
 // Database returns the name of the database to connect to.
-func (c *Config) Database() string { return c.base.Database }
+func (c Config) Database() string { return c.base.Database }
 
 // User returns the name of the user to connect as.
-func (c *Config) User() string { return c.base.User }
+func (c Config) User() string { return c.base.User }
 
 // String names the servers, the user and the database, and no secret.
-func (c *Config) String() string {
+func (c Config) String() string {
 	var servers []string
 	for _, t := range c.targets {
 		servers = append(servers, t.at(t.addr))
@@ -125,7 +125,7 @@ func (c *Config) String() string {
 }
 
 // GoString keeps the passwords out of %#v.
-func (c *Config) GoString() string { return "&conninfo.Config{" + c.String() + "}" }
+func (c Config) GoString() string { return "conninfo.Config{" + c.String() + "}" }
 
 // connectTimeout takes a limit as it is given. libpq before 17 has at least two seconds because its clock counts whole
 // ones.

@@ -78,6 +78,7 @@ func shown(text string) string {
 		return out.String()
 	}
 	fmt.Fprintf(&out, "%v %+v %#v %s", c, c, c, c)
+	fmt.Fprintf(&out, "%v %+v %#v %s", *c, *c, *c, *c)
 	out.WriteString(c.base.ConnString())
 	return out.String()
 }
