@@ -117,6 +117,7 @@ func TestLive(t *testing.T) {
 	require.Equal(t, "logical", state.WALLevel)
 	require.NotZero(t, state.SystemIdentifier)
 	require.NotEmpty(t, state.PostmasterStart)
+	require.EqualValues(t, 1, state.Timeline)
 	require.Equal(t, primary.PhysicalSlot{Exists: true}, state.Physical)
 	require.Equal(t, primary.ByReadBinaryFile, state.Files)
 	require.Len(t, state.Slots, 2, "the temporary slot is left out")

@@ -50,8 +50,8 @@ type results interface {
 
 func readServer(r results) (*State, error) {
 	var recovery, version, level, system, start string
-	var slot, xmin, catalogXmin, pid, backendStart *string
-	err := r.QueryRow().Scan(&recovery, &version, &level, &system, &start, &slot, &xmin, &catalogXmin, &pid, &backendStart)
+	var timeline, slot, xmin, catalogXmin, pid, backendStart *string
+	err := r.QueryRow().Scan(&recovery, &version, &level, &system, &start, &timeline, &slot, &xmin, &catalogXmin, &pid, &backendStart)
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +61,7 @@ func readServer(r results) (*State, error) {
 		VersionNum:       int(p.uint(version, 31)),
 		WALLevel:         level,
 		SystemIdentifier: uint64(p.int(system)),
+		Timeline:         p.timeline(timeline),
 		PostmasterStart:  start,
 		Physical: PhysicalSlot{
 			Exists:      slot != nil,
@@ -180,6 +181,18 @@ func (p *parser) int(s string) int64 {
 		p.fail("number", s)
 	}
 	return v
+}
+
+// timeline reads the first part of the name of a WAL file.
+func (p *parser) timeline(s *string) uint32 {
+	if s == nil {
+		return 0
+	}
+	v, err := strconv.ParseUint(*s, 16, 32)
+	if err != nil {
+		p.fail("timeline", *s)
+	}
+	return uint32(v)
 }
 
 func (p *parser) xid(s *string) host.XID {

@@ -67,6 +67,8 @@ SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.text,
        pg_catalog.current_setting('` + level + `'),
        c.system_identifier::pg_catalog.text,
        pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())::pg_catalog.text,
+       CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+            THEN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8) END,
        s.slot_name::pg_catalog.text,
        s.xmin::pg_catalog.text,
        s.catalog_xmin::pg_catalog.text,

@@ -11,6 +11,7 @@ type State struct {
 	VersionNum       int
 	WALLevel         string // the effective one on 19 and later
 	SystemIdentifier uint64
+	Timeline         uint32 // that WAL is written on; 0 in recovery
 	PostmasterStart  string // identifies the run of the server
 	Physical         PhysicalSlot
 	Slots            []Slot // by name

@@ -141,7 +141,7 @@ func inBench(t *testing.T, major int, f func(t *testing.T, b *bench)) {
 		}
 		b.primary = &fakePrimary{
 			state: primary.State{
-				VersionNum: major*10000 + 1, WALLevel: "logical", SystemIdentifier: 42, PostmasterStart: "1",
+				VersionNum: major*10000 + 1, WALLevel: "logical", SystemIdentifier: 42, Timeline: 3, PostmasterStart: "1",
 				Physical: primary.PhysicalSlot{Exists: true, WalSender: "10@1"},
 				Files:    primary.ByExtension,
 			},

@@ -30,7 +30,7 @@ func copyOf(r primary.Slot) host.Slot {
 
 func standby(major int) host.Recovery {
 	return host.Recovery{
-		SystemIdentifier: 42, InRecovery: true, ServerVersionNum: major*10000 + 1, LogicalDecoding: true,
+		SystemIdentifier: 42, Timeline: 3, InRecovery: true, ServerVersionNum: major*10000 + 1, LogicalDecoding: true,
 		FlushLSN: 5000, ReplayLSN: 4000, NextXID: 1000, WALSegmentSize: 16 << 20, WalReceiverPID: 99,
 	}
 }
@@ -265,12 +265,14 @@ func TestRefusals(t *testing.T) {
 		{"", false, func(*primary.State) {}},
 		{"is not this standby's primary", false, func(p *primary.State) { p.SystemIdentifier = 1 }},
 		{"cannot synchronize replication slots from a standby server", false, func(p *primary.State) { p.InRecovery = true }},
+		{"a primary of the past", false, func(p *primary.State) { p.Timeline = 2 }},
+		{"", false, func(p *primary.State) { p.Timeline = 4 }},
 		{"on the primary", false, func(p *primary.State) { p.WALLevel = "replica" }},
 		{"", false, func(p *primary.State) { p.WALLevel, p.VersionNum = "replica", 190000 }},
 		{`"s" does not exist on the primary`, true, func(p *primary.State) { p.Physical.Exists = false }},
 	}
 	for _, tt := range there {
-		p := primary.State{SystemIdentifier: 42, VersionNum: 150001, WALLevel: "logical", Physical: primary.PhysicalSlot{Exists: true}}
+		p := primary.State{SystemIdentifier: 42, Timeline: 3, VersionNum: 150001, WALLevel: "logical", Physical: primary.PhysicalSlot{Exists: true}}
 		tt.change(&p)
 		checkRefusal(t, refuseThere(&good, standby(15), &p), tt.text, tt.lapse)
 	}

@@ -25,6 +25,7 @@ type memory struct {
 	asked     time.Time         // when feedback was last asked for
 	askedMade bool              // a copy was made since
 	fileError string            // last logged trouble with restoring files
+	told      map[string]string // what was last logged of a slot that is not ready
 }
 
 func newMemory() *memory {
@@ -35,6 +36,7 @@ func newMemory() *memory {
 		synced:   map[string]time.Time{},
 		remote:   map[string]primary.Slot{},
 		verified: map[host.LSN]bool{},
+		told:     map[string]string{},
 	}
 }
 
@@ -75,6 +77,7 @@ func (m *memory) keepOnly(names map[string]bool) {
 	other := func(name string) bool { return !names[name] }
 	maps.DeleteFunc(m.proven, func(name string, _ bool) bool { return other(name) })
 	maps.DeleteFunc(m.settled, func(name string, _ time.Time) bool { return other(name) })
+	maps.DeleteFunc(m.told, func(name string, _ string) bool { return other(name) })
 	maps.DeleteFunc(m.synced, func(name string, _ time.Time) bool { return other(name) })
 }
 

@@ -167,7 +167,12 @@ func TestNewCopyIsSettledFirst(t *testing.T) {
 		b.protect(690)
 		b.with(old)
 		b.primary.state.Slots = []primary.Slot{row("a"), old}
-		time.AfterFunc(settleTime/2, func() { b.protect(720) })
+		began := time.Now()
+		b.primary.onRead = func() {
+			if time.Since(began) > settleTime/2 {
+				b.protect(720)
+			}
+		}
 		b.pass("a created waiting catalog_xmin_not_protected", "old unchanged ready")
 		b.usable("a", false)
 	})

@@ -84,6 +84,10 @@ func refuseThere(s *Settings, r host.Recovery, p *primary.State) *refusal {
 	case p.InRecovery:
 		return refuse("cannot synchronize replication slots from a standby server", "",
 			"Set replsync.primary_conninfo to the primary, or replsync.sync_slots to off on a cascading standby.")
+	case p.Timeline < r.Timeline:
+		return refuse("the server to copy replication slots from is a primary of the past",
+			fmt.Sprintf("It writes timeline %d, and this standby has followed timeline %d.", p.Timeline, r.Timeline),
+			"Check primary_conninfo and replsync.primary_conninfo.")
 	case majorOf(p.VersionNum) < firstDynamic && p.WALLevel != "logical":
 		return refuse(`replication slot synchronization requires "wal_level" to be "logical" on the primary`,
 			fmt.Sprintf("It is \"%s\" there.", p.WALLevel), "")

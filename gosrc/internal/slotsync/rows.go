@@ -31,6 +31,7 @@ func (p *pass) rows() []host.SlotStatus {
 	for _, plan := range p.plans {
 		row := plan.row()
 		row.LastSyncAt = p.memory.synced[plan.name]
+		p.logTrouble(row)
 		rows = append(rows, row)
 	}
 	slices.SortFunc(rows, func(a, b host.SlotStatus) int { return cmp.Compare(a.Name, b.Name) })
@@ -71,6 +72,26 @@ func (p *plan) row() host.SlotStatus {
 		}
 	}
 	return row
+}
+
+// logTrouble logs that a slot is not ready, once for each reason.
+func (p *pass) logTrouble(row host.SlotStatus) {
+	text := row.Reason + row.Error
+	if row.State == stateReady || row.State == "" {
+		text = ""
+	}
+	told := p.memory.told[row.Name]
+	p.memory.told[row.Name] = text
+	if text == "" || text == told {
+		return
+	}
+	m := host.Message{Text: fmt.Sprintf("replication slot \"%s\" is not ready: %s", row.Name, row.Reason), Hint: row.Hint}
+	level := host.Info
+	if row.Error != "" {
+		m.Text = fmt.Sprintf("could not synchronize replication slot \"%s\": %s", row.Name, row.Error)
+		level = host.Warning
+	}
+	p.log(level, m)
 }
 
 func (p *pass) logCreated(plan *plan) {

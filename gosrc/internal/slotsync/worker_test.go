@@ -1,0 +1,287 @@
+package slotsync
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/host/hosttest"
+	"github.com/replsync/replsync/gosrc/internal/safego"
+)
+
+// run starts the worker; the result comes when it ends.
+func (b *bench) run(ctx context.Context) <-chan error {
+	done := make(chan error, 1)
+	safego.Go(func() error { return b.worker.Run(ctx) }, func(err error) { done <- err })
+	synctest.Wait()
+	return done
+}
+
+func (b *bench) wake(w host.Wakeup) {
+	b.host.Wake(w)
+	synctest.Wait()
+}
+
+func timeouts(naps []hosttest.Rest) (ms []int64) {
+	for _, n := range naps {
+		ms = append(ms, n.Timeout.Milliseconds())
+	}
+	return ms
+}
+
+func TestNapGrowsWhileNothingMoves(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.restart()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := b.run(ctx)
+		time.Sleep(6 * time.Second)
+		naps := timeouts(b.host.Naps())
+		require.Equal(t, []int64{0, 100, 200, 400, 800, 1600, 1600, 1600}, naps)
+
+		b.host.Lock(func() { b.primary.slot("a").ConfirmedFlushLSN = 1200 })
+		time.Sleep(1600 * time.Millisecond)
+		require.Equal(t, []int64{100, 200, 400, 800}, timeouts(b.host.Naps())[:4])
+
+		time.Sleep(10 * time.Second)
+		b.host.Naps()
+		b.wake(host.Wakeup{Reload: true})
+		require.Equal(t, []int64{100}, timeouts(b.host.Naps()))
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		require.True(t, b.primary.closed)
+	})
+}
+
+func TestTroubleIsLoggedOnce(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		ctx, cancel := context.WithCancel(t.Context())
+		b.primary.err = host.Errorf("08006", "no route")
+		done := b.run(ctx)
+		time.Sleep(20 * time.Second)
+		logs := b.host.Logs()
+		require.Len(t, logs, 1)
+		require.Equal(t, "no route", logs[0].Text)
+		naps := timeouts(b.host.Naps())
+		require.Equal(t, []int64{0, 1000, 1600, 1600}, naps[:4])
+
+		b.host.Lock(func() { b.primary.err = host.Errorf("08006", "connection refused") })
+		time.Sleep(5 * time.Second)
+		require.Len(t, b.host.Logs(), 1)
+		b.host.Lock(func() { b.primary.err = nil })
+		time.Sleep(5 * time.Second)
+		logs = b.host.Logs()
+		require.Len(t, logs, 1)
+		require.Contains(t, logs[0].Text, "again")
+		cancel()
+		<-done
+	})
+}
+
+func TestRefusalWaitsForReload(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.host.Values["primary_slot_name"] = ""
+		timeout, state, err := b.turn(host.Wakeup{Sync: true})
+		require.NoError(t, err)
+		require.Equal(t, host.Blocked, state)
+		require.Equal(t, 1600*time.Millisecond, timeout)
+		require.True(t, host.HasCode(b.host.Passes()[0].Err, "55000"))
+		require.Len(t, b.host.Logs(), 1)
+		b.turn(host.Wakeup{Timeout: true})
+		require.Empty(t, b.host.Logs())
+		b.asked()
+	})
+}
+
+func TestOff(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.host.Values["replsync.sync_slots"] = "off"
+		timeout, state, err := b.turn(host.Wakeup{Reload: true})
+		require.NoError(t, err)
+		require.Negative(t, timeout)
+		require.Equal(t, host.Off, state)
+		require.Empty(t, b.host.Passes())
+		require.True(t, b.primary.closed)
+
+		timeout, state, err = b.turn(host.Wakeup{Sync: true})
+		require.NoError(t, err)
+		require.Negative(t, timeout)
+		require.Equal(t, host.Off, state)
+		require.NoError(t, b.host.Passes()[0].Err)
+	})
+}
+
+func TestReconnectOnReload(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.turn(host.Wakeup{Reload: true})
+		require.False(t, b.primary.closed)
+		opened := 0
+		b.worker.open = func(context.Context, host.Host, *Settings) (Primary, error) {
+			opened++
+			return b.primary, nil
+		}
+		b.host.Values["replsync.primary_conninfo"] = "host=q"
+		b.turn(host.Wakeup{Reload: true})
+		require.True(t, b.primary.closed)
+		require.Equal(t, 1, opened)
+		require.Equal(t, "host=q", b.worker.settings.Conninfo)
+	})
+}
+
+func TestOnPrimary(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.host.State.InRecovery = false
+		timeout, state, err := b.turn(host.Wakeup{Timeout: true})
+		require.NoError(t, err)
+		require.Negative(t, timeout)
+		require.Equal(t, host.NotStandby, state)
+		require.Empty(t, b.host.Passes())
+
+		_, _, err = b.turn(host.Wakeup{Sync: true, Command: host.DropSlots, Argument: "*"})
+		require.NoError(t, err)
+		require.ErrorContains(t, b.host.Passes()[0].Err, "can only be synchronized to a standby server")
+		require.True(t, host.HasCode(b.host.Results()[0].Err, "55000"))
+	})
+}
+
+func TestPromotion(t *testing.T) {
+	for _, seen := range []bool{true, false} {
+		inBench(t, 17, func(t *testing.T, b *bench) {
+			ready := row("ready")
+			b.with(ready)
+			waiting := copyOf(row("waiting"))
+			waiting.Plugin, waiting.Marker = placeholder, marker{Need: 700}.String()
+			user := host.Slot{Name: "user", Plugin: "pgoutput", Logical: true}
+			busy := copyOf(row("busy"))
+			busy.ActivePID = 7
+			b.host.Put(waiting, user, busy)
+			if !seen {
+				b.restart()
+			}
+			b.host.State.InRecovery = false
+			timeout, _, err := b.turn(host.Wakeup{Timeout: true})
+			if seen {
+				require.ErrorIs(t, err, ErrPromoted)
+			} else {
+				require.NoError(t, err)
+				require.Negative(t, timeout)
+			}
+			_, ok := b.host.Slot("waiting")
+			require.False(t, ok)
+			require.Equal(t, user, b.slot("user"))
+			for _, name := range []string{"ready", "busy"} {
+				mark, _ := parseMarker(b.slot(name).Marker)
+				require.True(t, mark.Promoted)
+				require.True(t, mark.Proven)
+			}
+			logs := b.host.Logs()
+			require.Len(t, logs, 1)
+			require.Contains(t, logs[0].Detail, "2 copies")
+			require.Contains(t, logs[0].Detail, "1 that were not ready")
+
+			// A standby once more: what was a slot here is a leftover now.
+			b.restart()
+			b.host.State.InRecovery = true
+			b.host.Lock(func() { busy.ActivePID = 0 })
+			b.host.Put(func() host.Slot { s := b.slot("busy"); s.ActivePID = 0; return s }())
+			b.turn(host.Wakeup{})
+			require.Equal(t, copyOf(ready), b.slot("ready"))
+			_, ok = b.host.Slot("busy")
+			require.False(t, ok)
+		})
+	}
+}
+
+func TestPromotionIsSettledLater(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.host.Put(copyOf(row("a")))
+		b.host.State.InRecovery = false
+		b.host.Faults["UpdateSlot"] = host.Errorf("55006", "active")
+		timeout, _, err := b.turn(host.Wakeup{Timeout: true})
+		require.NoError(t, err)
+		require.Equal(t, leftoverNap, timeout)
+		delete(b.host.Faults, "UpdateSlot")
+		timeout, _, err = b.turn(host.Wakeup{Timeout: true})
+		require.NoError(t, err)
+		require.Negative(t, timeout)
+	})
+}
+
+func TestBeingPromoted(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.host.State.PromoteTriggered = true
+		timeout, _, err := b.turn(host.Wakeup{Sync: true})
+		require.NoError(t, err)
+		require.Equal(t, promotionNap, timeout)
+		require.ErrorContains(t, b.host.Passes()[0].Err, "being promoted")
+		b.asked()
+	})
+}
+
+func TestDropSlots(t *testing.T) {
+	drop := func(b *bench, pattern string) hosttest.Result {
+		_, _, err := b.turn(host.Wakeup{Command: host.DropSlots, Argument: pattern})
+		require.NoError(b.t, err)
+		return b.host.Results()[0]
+	}
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.host.Put(host.Slot{Name: "a_user", Plugin: "pgoutput", Logical: true})
+		b.with(row("a_1"), row("a_2"), row("b"))
+
+		r := drop(b, "a*")
+		require.True(t, host.HasCode(r.Err, "55000"))
+		require.ErrorContains(t, r.Err, `"a_1"`)
+		b.slot("a_1")
+
+		b.host.Values["replsync.slots"] = "b"
+		r = drop(b, "a*")
+		require.NoError(t, r.Err)
+		require.EqualValues(t, 2, r.Value)
+		b.slot("a_user")
+		require.True(t, host.HasCode(drop(b, "*").Err, "55000"), "b is wanted")
+		require.True(t, host.HasCode(drop(b, "B").Err, "22023"))
+
+		b.host.Passes()
+		b.host.Values["replsync.sync_slots"] = "off"
+		require.Equal(t, hosttest.Result{Value: 1}, drop(b, "*"))
+		for _, row := range b.host.Passes()[0].Slots {
+			require.NotEqual(t, "b", row.Name)
+		}
+	})
+	inBench(t, 17, func(t *testing.T, b *bench) {
+		b.host.Values["replsync.slots"] = ""
+		a := row("a")
+		a.Failover = true
+		b.with(a)
+		b.worker.memory = newMemory()
+		require.True(t, host.HasCode(drop(b, "*").Err, "55000"), "by the copy's own word")
+		b.primary.slot("a").Failover = false
+		b.turn(host.Wakeup{})
+		require.Equal(t, hosttest.Result{Value: 1}, drop(b, "*"))
+	})
+}
+
+func TestPanicIsAnError(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.primary.onRead = func() { panic("lost") }
+		_, _, err := b.turn(host.Wakeup{Timeout: true})
+		require.NoError(t, err)
+		require.ErrorContains(t, b.host.Passes()[0].Err, "internal error: lost")
+		require.Contains(t, b.host.Logs()[0].Detail, "worker_test.go")
+	})
+}
+
+func TestHostFailureEndsTheWorker(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.host.Faults["PassDone"] = errors.New("gone")
+		require.EqualError(t, <-b.run(t.Context()), "gone")
+	})
+}
