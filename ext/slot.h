@@ -30,13 +30,16 @@ extern int	replsync_slot_owner(const ReplicationSlot *slot);
 extern bool replsync_marker_read(const char *slot, char *marker);
 extern void replsync_marker_write(const char *slot, const char *marker);
 
+/* slot_xmin.c: which catalog rows the slots hold */
+extern int	replsync_running_version(void);
+extern void replsync_publish_xmin(void);
+extern void replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin);
+
 /* slot_wal.c: what the slots hold here, and where this server stands */
 extern void replsync_slot_reserve(XLogRecPtr lsn);
 extern bool replsync_reservation_lost(void);
 extern void replsync_reservation_give_up(void);
 extern bool replsync_wal_available(XLogRecPtr lsn);
-extern void replsync_publish_xmin(void);
-extern void replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin);
 extern void replsync_check_standby(void);
 extern bool replsync_logical_decoding_possible(void);
 extern void replsync_recovery_state(CoreRecovery *out);

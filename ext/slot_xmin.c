@@ -1,0 +1,116 @@
+/*
+ * Which catalog rows the slots hold: the xmin that the procarray gets to know.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "storage/lwlock.h"
+#include "storage/procarray.h"
+#include "storage/spin.h"
+#include "utils/guc.h"
+
+#include "compat.h"
+#include "slot.h"
+
+/* Return the version of the running server; behaviour can depend on the minor */
+int
+replsync_running_version(void)
+{
+	static int	version = 0;
+
+	if (version == 0)
+		version = atoi(GetConfigOption("server_version_num", false, false));
+	return version;
+}
+
+/*
+ * Which lock is to be taken first? The commit "Fix a race condition in updating
+ * procArray->replication_slot_xmin" turned the order round in 15.16, 16.12, 17.8 and
+ * 18.2: with the wrong one a backend that creates a slot and this process wait for
+ * each other for ever, and every new connection for them.
+ */
+static bool
+control_lock_comes_first(void)
+{
+	int			version = replsync_running_version();
+
+	switch (version / 10000)
+	{
+		case 15:
+			return version >= 150016;
+		case 16:
+			return version >= 160012;
+		case 17:
+			return version >= 170008;
+		case 18:
+			return version >= 180002;
+		default:
+			return true;
+	}
+}
+
+/* Set the oldest xmin over all slots, with both locks held */
+static void
+publish_xmin_locked(void)
+{
+	TransactionId xmin = InvalidTransactionId;
+	TransactionId catalog_xmin = InvalidTransactionId;
+
+	for (int i = 0; i < TOTAL_REPLICATION_SLOTS; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+		TransactionId slot_xmin;
+		TransactionId slot_catalog_xmin;
+		bool		invalidated;
+
+		if (!slot->in_use)
+			continue;
+		SpinLockAcquire(&slot->mutex);
+		slot_xmin = slot->effective_xmin;
+		slot_catalog_xmin = slot->effective_catalog_xmin;
+		invalidated = replsync_slot_invalidation(slot) != NULL;
+		SpinLockRelease(&slot->mutex);
+
+		if (invalidated)
+			continue;
+		if (TransactionIdIsValid(slot_xmin) &&
+			(!TransactionIdIsValid(xmin) || TransactionIdPrecedes(slot_xmin, xmin)))
+			xmin = slot_xmin;
+		if (TransactionIdIsValid(slot_catalog_xmin) &&
+			(!TransactionIdIsValid(catalog_xmin) ||
+			 TransactionIdPrecedes(slot_catalog_xmin, catalog_xmin)))
+			catalog_xmin = slot_catalog_xmin;
+	}
+	ProcArraySetReplicationSlotXmin(xmin, catalog_xmin, true);
+}
+
+/*
+ * Let a slot of ours hold catalog rows from catalog_xmin on, and publish the oldest of all.
+ * slot may be NULL. This is ReplicationSlotsComputeRequiredXmin(true) (slot.c),
+ * which takes a lock itself or expects it to be held, depending on the minor.
+ */
+void
+replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin)
+{
+	LWLock	   *first = control_lock_comes_first() ? ReplicationSlotControlLock : ProcArrayLock;
+	LWLock	   *second = first == ProcArrayLock ? ReplicationSlotControlLock : ProcArrayLock;
+
+	LWLockAcquire(first, LW_EXCLUSIVE);
+	LWLockAcquire(second, LW_EXCLUSIVE);
+	if (slot != NULL)
+	{
+		SpinLockAcquire(&slot->mutex);
+		slot->effective_catalog_xmin = catalog_xmin;
+		SpinLockRelease(&slot->mutex);
+	}
+	publish_xmin_locked();
+	LWLockRelease(second);
+	LWLockRelease(first);
+}
+
+/* Publish the oldest xmin over all slots */
+void
+replsync_publish_xmin(void)
+{
+	replsync_slot_set_xmin(NULL, InvalidTransactionId);
+}
