@@ -204,9 +204,10 @@ func baseConfig(s settings, database, user string) (*pgx.ConnConfig, error) {
 		add(name, "")
 	}
 	add("target_session_attrs", targetAny)
+	add("connect_timeout", "0")
 	for _, k := range keys {
-		if value, ok := s[k.name]; ok && k.action == actPass {
-			add(k.name, value)
+		if k.action == actPass {
+			add(k.name, s[k.name])
 		}
 	}
 	config, err := pgx.ParseConfigWithOptions(text.String(), pgx.ParseConfigOptions{

@@ -216,3 +216,29 @@ func TestEnvironmentOfTable(t *testing.T) {
 	require.Equal(t, "/h/.pgpass", c.passfile)
 	require.Equal(t, "7", c.targets[0].port)
 }
+
+// TestProcessEnvironment has variables that pgx would read. In a backend there are none; nothing may depend on that.
+func TestProcessEnvironment(t *testing.T) {
+	home := t.TempDir()
+	for _, name := range []string{"root.crt", "postgresql.crt", "postgresql.key"} {
+		writeFile(t, home+"/.postgresql/"+name, "no certificate")
+	}
+	writeFile(t, home+"/.pgpass", "*:*:*:*:env\n")
+	t.Setenv("HOME", home)
+	for _, k := range keys {
+		if k.env != "" && k.name != "service" && k.values == nil {
+			t.Setenv(k.env, "/nonexistent")
+		}
+	}
+	t.Setenv("PGTZ", "nowhere")
+	t.Setenv("PGTARGETSESSIONATTRS", "standby")
+	c, err := Parse("host=h", Options{Env: Environment{OSUser: "u"}})
+	require.NoError(t, err)
+	requireOnlyOwnParams(t, c)
+	require.Equal(t, "u", c.base.User)
+	require.Equal(t, "u", c.base.Database)
+	require.Empty(t, c.base.Password)
+	require.Empty(t, c.base.RequireAuth)
+	require.Equal(t, []target{{host: "h", port: "5432"}}, c.targets)
+	require.NotContains(t, c.base.ConnString(), "nonexistent")
+}

@@ -57,6 +57,9 @@ func mustFail(t *testing.T, text string, change ...func(*conninfo.Options)) *con
 	var e *conninfo.Error
 	require.ErrorAs(t, err, &e, text)
 	require.NotContains(t, fmt.Sprintf("%s %+v %#v %s %s", err, err, e, e.Detail, e.Hint), "secret")
+	// It would keep the configuration, with the password.
+	var withConfig *pgconn.ConnectError
+	require.NotErrorAs(t, err, &withConfig)
 	return e
 }
 
