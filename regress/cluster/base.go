@@ -2,6 +2,7 @@ package cluster
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -48,6 +49,16 @@ func (w *workspace) create() error {
 	parent := os.Getenv("REPLSYNC_TMP")
 	if parent == "" {
 		parent = "/var/tmp"
+	}
+	// A directory whose lock is not held yet must not look like a stale one to
+	// a process that starts at the same time.
+	gate, err := os.OpenFile(filepath.Join(parent, ".replsync.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer gate.Close()
+	if err := syscall.Flock(int(gate.Fd()), syscall.LOCK_EX); err != nil {
+		return err
 	}
 	sweep(parent)
 	dir, err := os.MkdirTemp(parent, workspacePrefix)
@@ -105,10 +116,14 @@ func sweep(parent string) {
 		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 			dir := filepath.Dir(path)
 			data, _ := filepath.Glob(filepath.Join(dir, "*", "data"))
+			var left error
 			for _, d := range data {
-				killAll(d)
+				left = errors.Join(left, killAll(d))
 			}
-			removeWorkspace(dir)
+			// Else the next sweep tries again.
+			if left == nil {
+				removeWorkspace(dir)
+			}
 		}
 		lock.Close()
 	}

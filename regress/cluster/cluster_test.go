@@ -1,12 +1,17 @@
 package cluster
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -206,6 +211,35 @@ func TestTLS(t *testing.T) {
 	require.True(t, QueryOne[bool](t, verified, "select ssl from pg_stat_ssl where pid = pg_backend_pid()"))
 	_, err := s.DB("secure").With("sslmode=verify-full sslrootcert=" + ca).TryConnect(context.Background())
 	require.Error(t, err)
+}
+
+// A test process that is killed takes its servers with it, and the next one
+// removes the files.
+func TestKilledTestProcess(t *testing.T) {
+	const env = "REPLSYNC_TEST_TO_BE_KILLED"
+	major := Versions(t)[len(Versions(t))-1]
+	if os.Getenv(env) != "" {
+		s := New(t, major)
+		fmt.Printf("data directory %s\n", s.DataDir())
+		select {}
+	}
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestKilledTestProcess$")
+	cmd.Env = append(os.Environ(), env+"=1")
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines := bufio.NewScanner(stdout)
+	var dataDir string
+	for dataDir == "" && lines.Scan() {
+		dataDir, _ = strings.CutPrefix(lines.Text(), "data directory ")
+	}
+	require.NotEmpty(t, processes(dataDir))
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	Eventually(t, 10*time.Second, "its servers to be gone", func() bool { return len(processes(dataDir)) == 0 })
+	require.DirExists(t, dataDir)
+	sweep(filepath.Dir(filepath.Dir(filepath.Dir(dataDir))))
+	require.NoDirExists(t, dataDir)
 }
 
 // recorder is a T that remembers a failure instead of failing.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // An Install is one major version of PostgreSQL that servers can be started
@@ -79,6 +80,13 @@ func Find(major int) (*Install, error) {
 		return nil, fmt.Errorf("PostgreSQL %d is neither at $%s, nor at %s, nor at %s: run regress/servers/prepare.sh %d",
 			major, env, hostDir, root, major)
 	}
+	// A process asks for the same version again and again.
+	installs.Lock()
+	defer installs.Unlock()
+	if found := installs.found[*in]; found != nil {
+		return found, nil
+	}
+	key := *in
 	if err := in.findUser(); err != nil {
 		return nil, err
 	}
@@ -90,8 +98,14 @@ func Find(major int) (*Install, error) {
 	if !strings.HasPrefix(in.version, strconv.Itoa(major)) {
 		return nil, fmt.Errorf("%s has version %s, not %d", in.BinDir, in.version, major)
 	}
+	installs.found[key] = in
 	return in, nil
 }
+
+var installs = struct {
+	sync.Mutex
+	found map[Install]*Install
+}{found: map[Install]*Install{}}
 
 // findUser looks up the user that the servers run as, in the root's own files.
 func (in *Install) findUser() error {

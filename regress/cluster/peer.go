@@ -66,7 +66,7 @@ func Mute(t T) string {
 				return
 			}
 			t.Cleanup(func() { conn.Close() })
-			go io.Copy(io.Discard, conn)
+			go func() { _, _ = io.Copy(io.Discard, conn) }()
 		}
 	}()
 	return l.Addr().String()

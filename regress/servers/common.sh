@@ -65,7 +65,13 @@ apt_install() {
 	[ ${#missing[@]} -eq 0 ] && return
 	apt_update
 	say "apt-get install ${missing[*]}"
-	# Another apt (unattended-upgrades, a first boot) may hold the lock.
-	DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
-		-o Dpkg::Use-Pty=0 install --no-install-recommends "${missing[@]}" >/dev/null
+	# Another apt (unattended-upgrades, a first boot) may hold the lock. What
+	# the packages have to say is of interest only when it went wrong.
+	local output
+	output=$(DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes apt-get -q -y \
+		-o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
+		install --no-install-recommends "${missing[@]}" 2>&1) || {
+		printf '%s\n' "$output" >&2
+		die "could not install ${missing[*]}"
+	}
 }
