@@ -57,7 +57,8 @@ func (w *Worker) Cancel() {
 	}
 }
 
-// Run works until ctx is done, this server is promoted (ErrPromoted) or the host fails.
+// Run works until ctx is done, this server was promoted and its copies are settled (ErrPromoted), or the host fails. It
+// can be called again; what was learnt of the primary stays.
 func (w *Worker) Run(ctx context.Context) error {
 	defer w.disconnect()
 	timeout, state := time.Duration(0), host.Starting
@@ -115,11 +116,11 @@ func (w *Worker) notStandby(ctx context.Context, wake host.Wakeup) (time.Duratio
 	if err := w.answer(ctx, wake, errNotStandby()); err != nil {
 		return 0, 0, err
 	}
-	if w.standby {
-		return 0, 0, ErrPromoted
-	}
 	if !w.tidy {
 		return leftoverNap, host.NotStandby, nil
+	}
+	if w.standby {
+		return 0, 0, ErrPromoted
 	}
 	return -1, host.NotStandby, nil
 }

@@ -201,16 +201,15 @@ func TestPromotion(t *testing.T) {
 
 func TestPromotionIsSettledLater(t *testing.T) {
 	inBench(t, 15, func(t *testing.T, b *bench) {
-		b.host.Put(copyOf(row("a")))
+		b.with(row("a"))
 		b.host.State.InRecovery = false
 		b.host.Faults["UpdateSlot"] = host.Errorf("55006", "active")
 		timeout, _, err := b.turn(host.Wakeup{Timeout: true})
 		require.NoError(t, err)
 		require.Equal(t, leftoverNap, timeout)
 		delete(b.host.Faults, "UpdateSlot")
-		timeout, _, err = b.turn(host.Wakeup{Timeout: true})
-		require.NoError(t, err)
-		require.Negative(t, timeout)
+		_, _, err = b.turn(host.Wakeup{Timeout: true})
+		require.ErrorIs(t, err, ErrPromoted)
 	})
 }
 
