@@ -76,7 +76,11 @@ prepare_root() {
 	tmp=$(mktemp -d "$REPLSYNC_ROOTS/.$major.XXXXXX")
 	started=$SECONDS
 	say "making a root with PostgreSQL $major from Debian $suite"
-	"$here/root.sh" "$major" "$suite" "$tmp" 9>&-
+	if ! "$here/root.sh" "$major" "$suite" "$tmp" >"$REPLSYNC_ROOTS/.log-$major" 2>&1 9>&-; then
+		tail -n 50 "$REPLSYNC_ROOTS/.log-$major" >&2
+		rm -rf --one-file-system "$tmp"
+		return 1
+	fi
 	echo "$recipe" >"$tmp/.replsync"
 	rm -rf --one-file-system "$root"
 	mv "$tmp" "$root"

@@ -26,7 +26,7 @@ make_root() {
 	fi
 	# Check-Valid-Until: a mirror that lags behind still serves what is wanted.
 	# Documentation and translations are a third of the size and never read.
-	mmdebstrap --quiet --mode=root --variant=essential \
+	mmdebstrap --mode=root --variant=essential \
 		--include="postgresql-$MAJOR,gcc,make,libc6-dev" \
 		--aptopt='Acquire::Check-Valid-Until "false"' \
 		--aptopt='Acquire::Languages "none"' \

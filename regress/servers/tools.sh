@@ -9,7 +9,9 @@ for purpose in "${@:-build}"; do
 	case $purpose in
 	build) packages+=(gcc make libc6-dev) ;;
 	# util-linux has unshare and setpriv, with which the servers are started.
-	servers) packages+=(mmdebstrap debian-archive-keyring ca-certificates util-linux) ;;
+	# Without mount, which a small image may not have, mmdebstrap goes on
+	# without /proc.
+	servers) packages+=(mmdebstrap debian-archive-keyring ca-certificates mount util-linux) ;;
 	lint) packages+=(clang-format shellcheck) ;;
 	*) die "unknown purpose \"$purpose\"" ;;
 	esac
