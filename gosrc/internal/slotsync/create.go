@@ -245,7 +245,7 @@ func (p *pass) createOne(plan *plan, recovery host.Recovery) {
 // created takes note of a new copy.
 func (p *pass) created(plan *plan, slot host.Slot, v verdict) {
 	plan.local = &slot
-	plan.mark, _ = parseMarker(slot.Marker)
+	plan.mark, _ = markerOf(&slot)
 	plan.step = stepKeep
 	plan.target = slot
 	plan.action = actionCreated
@@ -255,7 +255,10 @@ func (p *pass) created(plan *plan, slot host.Slot, v verdict) {
 
 // dress gives a slot the plugin, the flags and the marker that fit the verdict.
 func (p *pass) dress(slot *host.Slot, row *primary.Slot, need host.XID, v verdict) {
-	mark := marker{Need: need, Proven: v.usable}
+	mark := marker{Proven: v.usable}
+	if need != slot.CatalogXmin {
+		mark.Need = need
+	}
 	slot.Plugin = placeholder
 	slot.Failover, slot.Synced = false, false
 	if row != nil {

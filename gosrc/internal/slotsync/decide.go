@@ -128,7 +128,7 @@ func (p *plan) decideNew(in input) {
 }
 
 func (p *plan) decideCopy(in input, wanted bool) {
-	mark, valid := parseMarker(p.local.Marker)
+	mark, valid := markerOf(p.local)
 	if !p.local.Marked {
 		// Core keeps a copy only once it is safe; from then on replay invalidates it if need be.
 		mark, valid = marker{Need: p.local.CatalogXmin, Proven: true, Failover: true}, true

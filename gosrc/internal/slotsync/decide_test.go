@@ -24,7 +24,7 @@ func copyOf(r primary.Slot) host.Slot {
 		RestartLSN: r.RestartLSN, ConfirmedFlushLSN: r.ConfirmedFlushLSN, CatalogXmin: r.CatalogXmin,
 		TwoPhase: r.TwoPhase, TwoPhaseAt: r.TwoPhaseAt, Logical: true,
 		Failover: r.Failover, Synced: r.Failover,
-		Marked: true, Marker: marker{Need: r.CatalogXmin, Proven: true, Failover: r.Failover}.String(),
+		Marked: true, Marker: marker{Proven: true, Failover: r.Failover}.String(),
 	}
 }
 

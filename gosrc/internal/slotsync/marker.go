@@ -8,11 +8,11 @@ import (
 	"github.com/replsync/replsync/gosrc/internal/host"
 )
 
-// marker is what is kept with a copy, in the slot's directory. It changes only where the slot is written to disk
-// anyway.
+// marker is what is kept with a copy, in the slot's directory. Writing it costs as much as writing the slot, so it says
+// nothing that changes when a copy only moves.
 type marker struct {
-	// Need is the primary's catalog_xmin that the copy stands for. The copy's own may be older: it is capped at what
-	// has been replayed here.
+	// Need is the primary's catalog_xmin that the copy stands for, where that is not the copy's own, which is capped at
+	// what has been replayed here; else it is stored as 0.
 	Need host.XID
 	// Proven copies carry the real plugin: they are usable after a promotion.
 	Proven bool
@@ -37,7 +37,18 @@ func digit(b bool) int {
 	return 0
 }
 
-// parseMarker reads a marker; unknown keys are passed over, an unknown version or a missing need is not.
+// markerOf reads the marker of a copy and fills in its need. The marker and the slot are not written in one step: a crash
+// may leave a marker that calls a copy proven which still has the placeholder.
+func markerOf(s *host.Slot) (m marker, ok bool) {
+	m, ok = parseMarker(s.Marker)
+	if m.Need == 0 {
+		m.Need = s.CatalogXmin
+	}
+	m.Proven = m.Proven && s.Plugin != placeholder
+	return m, ok
+}
+
+// parseMarker reads a marker; unknown keys are passed over, an unknown version is not.
 func parseMarker(s string) (m marker, ok bool) {
 	version := ""
 	for _, word := range strings.Fields(s) {
@@ -59,5 +70,5 @@ func parseMarker(s string) (m marker, ok bool) {
 			m.Failover = value == "1"
 		}
 	}
-	return m, version == markerVersion && m.Need != 0
+	return m, version == markerVersion
 }

@@ -143,7 +143,7 @@ func (p *pass) apply(plan *plan, v verdict) bool {
 	}
 	wasUsable := plan.mark.Proven
 	plan.local, plan.target = &target, target
-	plan.mark, _ = parseMarker(target.Marker)
+	plan.mark, _ = markerOf(&target)
 	plan.follows = false
 	if plan.action != actionCreated {
 		plan.action = actionUpdated

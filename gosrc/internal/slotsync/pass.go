@@ -187,7 +187,7 @@ func (p *pass) refused(r *refusal) []host.SlotStatus {
 	p.memory.lapse()
 	for i := range p.local {
 		l := &p.local[i]
-		mark, ok := parseMarker(l.Marker)
+		mark, ok := markerOf(l)
 		if !l.Marked || !ok || mark.Promoted {
 			continue
 		}

@@ -213,7 +213,9 @@ func TestMove(t *testing.T) {
 			s := b.primary.slot(name)
 			s.RestartLSN, s.ConfirmedFlushLSN, s.CatalogXmin = 1050, 1200, 710
 		}
+		marker := b.slot("a").Marker
 		b.pass("a updated ready", "b updated ready", "c unchanged ready")
+		require.Equal(t, marker, b.slot("a").Marker, "writing it is not free")
 		b.calls("UpdateSlot a", "UpdateSlot b")
 		b.asked("Read standby", "Snapshots [0/41A]")
 		require.Equal(t, copyOf(*b.primary.slot("a")), b.slot("a"))

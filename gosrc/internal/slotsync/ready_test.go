@@ -158,7 +158,12 @@ func TestMarker(t *testing.T) {
 	}
 	_, ok := parseMarker("v=1 need=700 proven=1 later=x")
 	require.True(t, ok, "unknown words are passed over")
-	for _, s := range []string{"", "v=2 need=700", "v=1", "v=1 need=x", "v=1 need=0", "need=700", "v=1 need=99999999999"} {
+	m, ok := markerOf(&host.Slot{Marker: marker{Proven: true}.String(), CatalogXmin: 700})
+	require.True(t, ok)
+	require.Equal(t, marker{Need: 700, Proven: true}, m)
+	m, _ = markerOf(&host.Slot{Marker: marker{Proven: true}.String(), CatalogXmin: 700, Plugin: placeholder})
+	require.False(t, m.Proven, "a crash came between marker and slot")
+	for _, s := range []string{"", "v=2 need=700", "v=1 need=x", "need=700", "v=1 need=99999999999"} {
 		_, ok := parseMarker(s)
 		require.False(t, ok, s)
 	}
