@@ -187,9 +187,17 @@ answer_error(uint64 id, ErrorData *edata)
 
 /* Release whatever a request that failed still holds */
 static void
-clean_up(void)
+clean_up(const ErrorData *edata)
 {
 	replsync_slot_error_cleanup();
+
+	/*
+	 * Replay of the end of logical decoding waits for the owner of a slot, and tells it
+	 * once (RECOVERY_CONFLICT_LOGICALSLOT): whichever request that meets, the
+	 * reservation has to go.
+	 */
+	if (edata->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+		replsync_reservation_give_up();
 	LWLockReleaseAll();
 	ConditionVariableCancelSleep();
 	AbortCurrentTransaction();
@@ -216,7 +224,7 @@ replsync_dispatch(CoreRequest *request)
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		FlushErrorState();
-		clean_up();
+		clean_up(edata);
 		MemoryContextSwitchTo(context);
 		answer_error(request->id, edata);
 		RESUME_INTERRUPTS();
