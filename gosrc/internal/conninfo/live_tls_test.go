@@ -141,7 +141,8 @@ func TestLiveClientCertificate(t *testing.T) {
 	require.NoError(t, err)
 	e = mustFail(t, "host=127.0.0.1 user=cert sslmode=require port="+l.primary+
 		" sslcert="+l.file(t, "other.crt", otherCert, 0o644)+" sslkey="+l.file(t, "other.key", otherKey, 0o600))
-	require.Contains(t, e.Message, "unknown certificate authority")
+	// The server's alert may be lost to its closing of the connection, so the reason is not certain.
+	require.Equal(t, "08001", e.Code)
 }
 
 func TestLiveChannelBinding(t *testing.T) {

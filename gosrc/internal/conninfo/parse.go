@@ -2,6 +2,7 @@ package conninfo
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -119,7 +120,9 @@ func (p *parser) store(name, value string, pos int) error {
 var plainName = regexp.MustCompile(`^[a-z][a-z_]{0,40}$`)
 
 func (p *parser) errUnknown(name string, pos int) *Error {
-	if p.doubtful || !plainName.MatchString(name) {
+	// "passwordsecret=" misses its first "=".
+	doubtful := p.doubtful || slices.ContainsFunc(keys, func(k key) bool { return k.secret && strings.HasPrefix(name, k.name) })
+	if doubtful || !plainName.MatchString(name) {
 		return newError(codeSyntax, "invalid connection option").
 			withDetail("Its name starts at byte %d of the connection string.", pos+1)
 	}

@@ -108,7 +108,6 @@ func (p *parser) parseHosts(s string, i int) (int, error) {
 
 // parseParams follows fe-connect.c: conninfo_uri_parse_params.
 func (p *parser) parseParams(s string, i int) error {
-	p.doubtful = strings.Contains(s[i:], "@")
 	for i < len(s) {
 		start := i
 		end := i + indexAny(s[i:], "&")
