@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -92,6 +94,10 @@ func Find(major int) (*Install, error) {
 	}
 	out, err := in.command("/", "", "postgres", "--version").Output()
 	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
 		return nil, fmt.Errorf("postgres --version of %d: %w", major, err)
 	}
 	in.version = strings.TrimSpace(strings.TrimPrefix(string(out), "postgres (PostgreSQL) "))
