@@ -73,14 +73,22 @@ read_settings(const CoreRequest *request, StringInfo out)
 	}
 }
 
+/* Append NAME=value */
+static void
+append_variable(StringInfo out, const char *name, const char *value)
+{
+	appendStringInfo(out, "%s=%s", name, value);
+	appendStringInfoChar(out, '\0');
+}
+
 /*
- * Answer with the environment that libpq would see. Go sees none: PostgreSQL has
- * moved it for the process title.
+ * Answer with the environment that libpq would see, and what it has compiled in. Go sees no
+ * environment: PostgreSQL has moved it for the process title.
  */
 static void
 read_environment(StringInfo out)
 {
-	char		home[MAXPGPATH];
+	char		path[MAXPGPATH];
 	struct passwd *account = getpwuid(geteuid());
 
 	for (char **entry = environ; entry && *entry; entry++)
@@ -88,16 +96,13 @@ read_environment(StringInfo out)
 		if (strncmp(*entry, "PG", 2) == 0)
 			appendBinaryStringInfo(out, *entry, strlen(*entry) + 1);
 	}
-	if (get_home_path(home))
-	{
-		appendStringInfo(out, "HOME=%s", home);
-		appendStringInfoChar(out, '\0');
-	}
+	if (get_home_path(path))
+		append_variable(out, "HOME", path);
 	if (account != NULL)
-	{
-		appendStringInfo(out, "USER=%s", account->pw_name);
-		appendStringInfoChar(out, '\0');
-	}
+		append_variable(out, "USER", account->pw_name);
+	append_variable(out, "SOCKETDIR", DEFAULT_PGSOCKET_DIR);
+	get_etc_path(my_exec_path, path);
+	append_variable(out, "SYSCONFDIR", path);
 }
 
 /* Carry out one request; the answer goes to out. Returns false where it comes later */

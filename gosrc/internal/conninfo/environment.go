@@ -19,9 +19,12 @@ type Environment struct {
 }
 
 // NewEnvironment makes an Environment of the variables of the server's process, with the home directory and the name of
-// its user in HOME and USER.
+// its user in HOME and USER, and what libpq has compiled in in SOCKETDIR and SYSCONFDIR.
 func NewEnvironment(vars map[string]string) Environment {
-	return Environment{Home: vars["HOME"], OSUser: vars["USER"], Vars: vars}
+	return Environment{
+		Home: vars["HOME"], OSUser: vars["USER"],
+		SocketDir: vars["SOCKETDIR"], SysConfDir: vars["SYSCONFDIR"], Vars: vars,
+	}
 }
 
 // defaultSocketDir is PostgreSQL's own DEFAULT_PGSOCKET_DIR; packagers change it.

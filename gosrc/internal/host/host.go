@@ -24,8 +24,8 @@ type Host interface {
 	// Settings returns the values of server parameters in their base units, "" for an unknown one.
 	Settings(ctx context.Context, names ...string) ([]string, error)
 
-	// Environment returns the server's environment variables that begin with PG, and HOME and USER of
-	// the account it runs under. Go's own environment is empty inside a server process.
+	// Environment returns the server's environment variables that begin with PG, HOME and USER of the account it
+	// runs under, and libpq's compiled-in SOCKETDIR and SYSCONFDIR. Go's own environment is empty inside a server process.
 	Environment(ctx context.Context) (map[string]string, error)
 
 	// Recovery returns where this server stands.
