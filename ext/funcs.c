@@ -50,6 +50,16 @@ require_replication(void)
 				 errdetail("Only a superuser or a role with the REPLICATION attribute may do this.")));
 }
 
+/* Error out on a server that keeps no copies: its worker waits and answers nobody */
+static void
+require_standby(void)
+{
+	if (!RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("replication slots can only be synchronized to a standby server")));
+}
+
 /* Raise an error that came from the worker */
 static void
 raise_error(const char *sqlstate, const char *message, const char *detail, const char *hint)
@@ -174,10 +184,7 @@ replsync_sync_slots_sql(PG_FUNCTION_ARGS)
 
 	replsync_require_preload();
 	require_replication();
-	if (!RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("replication slots can only be synchronized to a standby server")));
+	require_standby();
 	error = run_pass();
 	if (error.sqlstate[0] != '\0')
 		raise_error(error.sqlstate, error.message, error.detail, error.hint);
@@ -276,6 +283,7 @@ replsync_drop_slots_sql(PG_FUNCTION_ARGS)
 
 	replsync_require_preload();
 	require_replication();
+	require_standby();
 	if (strlen(pattern) >= CORE_TEXT_LEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
