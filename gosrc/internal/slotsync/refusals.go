@@ -66,7 +66,8 @@ func refuseHere(s *Settings, r host.Recovery) *refusal {
 			"Set hot_standby_feedback to on.").lapsing()
 	case s.StatusInterval == 0:
 		return refuse(fmt.Sprintf(requires, `"wal_receiver_status_interval" to be more than 0`),
-			"With 0 this standby sends no hot standby feedback.", "").lapsing()
+			"With 0 this standby sends no hot standby feedback.",
+			"Set wal_receiver_status_interval to a few seconds.").lapsing()
 	case s.Conninfo == "":
 		return refuse(fmt.Sprintf(requires, `"primary_conninfo" to be set`), "",
 			"Set primary_conninfo, or replsync.primary_conninfo.")
@@ -90,7 +91,8 @@ func refuseThere(s *Settings, r host.Recovery, p *primary.State) *refusal {
 			"Check primary_conninfo and replsync.primary_conninfo.")
 	case majorOf(p.VersionNum) < firstDynamic && p.WALLevel != "logical":
 		return refuse(`replication slot synchronization requires "wal_level" to be "logical" on the primary`,
-			fmt.Sprintf("It is \"%s\" there.", p.WALLevel), "")
+			fmt.Sprintf("It is \"%s\" there.", p.WALLevel),
+			"Set wal_level to logical there and restart it.")
 	case !p.Physical.Exists:
 		return refuse(fmt.Sprintf("the physical replication slot \"%s\" does not exist on the primary", s.PrimarySlotName),
 			"It is what primary_slot_name names on this standby.",
