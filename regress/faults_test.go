@@ -30,14 +30,14 @@ func TestWorkerFaults(t *testing.T) {
 		}))
 		p.createSlot(t, "postgres", "s", "pgoutput")
 		p.waitReady(t, "s")
-		t.Run("network", func(t *testing.T) { p.testNetwork(t, proxy) })
-		t.Run("signals", p.testSignals)
-		t.Run("callers", func(t *testing.T) { p.testCallers(t, proxy) })
-		t.Run("off", p.testOff)
-		t.Run("physical slot", p.testPhysicalSlot)
-		t.Run("crash of the primary", p.testPrimaryCrash)
-		t.Run("statistics", p.testStatistics)
-		t.Run("on the primary", p.testOnPrimary)
+		story(t, "network", func(t *testing.T) { p.testNetwork(t, proxy) })
+		story(t, "signals", p.testSignals)
+		story(t, "callers", func(t *testing.T) { p.testCallers(t, proxy) })
+		story(t, "off", p.testOff)
+		story(t, "physical slot", p.testPhysicalSlot)
+		story(t, "crash of the primary", p.testPrimaryCrash)
+		story(t, "statistics", p.testStatistics)
+		story(t, "on the primary", p.testOnPrimary)
 	})
 }
 
@@ -260,9 +260,11 @@ func TestPromotionWithFrozenPrimary(t *testing.T) {
 			called <- err
 		}()
 		waitWorker(t, p.standby, "to wait for the primary", func(w workerRow) bool { return w.State == "running" })
+		promoted := time.Now()
 		require.Less(t, p.standby.Promote(t), promotionDeadline)
 		require.Error(t, <-called)
 		requireNoCore(t, p.standby)
+		require.Less(t, time.Since(promoted), promotionDeadline, "the worker waits on for the former primary")
 		require.NotEqual(t, before.PID, workerStatus(t, p.standby).PID)
 		p.standby.Exec(t, "insert into t values (1)")
 		c := cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: "s", Publication: "p", FromSlot: true})
@@ -326,7 +328,7 @@ func TestPromotionOfBusyWorker(t *testing.T) {
 // TestPasswords looks for the password of the connection everywhere that anybody but a superuser may look.
 func TestPasswords(t *testing.T) {
 	onEachVersion(t, func(t *testing.T, major int) {
-		const secret, next = `sEcret1 \'x`, "oTher2pass"
+		const secret, next = "sEcret1 x", "oTher2pass"
 		primary := newPrimary(t, major, cluster.HBA(
 			"host all repl 127.0.0.1/32 scram-sha-256", "host replication repl 127.0.0.1/32 scram-sha-256"))
 		primary.Exec(t, `create role repl login replication; grant usage on schema replsync to repl;

@@ -36,6 +36,14 @@ func onEachVersion(t *testing.T, f func(t *testing.T, major int)) {
 	}
 }
 
+// story is a part of a test. Those that follow rely on it.
+func story(t *testing.T, name string, f func(*testing.T)) {
+	t.Helper()
+	if !t.Run(name, f) {
+		t.FailNow()
+	}
+}
+
 const (
 	firstConflict = 16 // replay invalidates slots whose rows it removes; standbys can have logical slots
 	firstFailover = 17 // slots have the flags failover and synced
@@ -112,7 +120,7 @@ func (p *pair) move(t *testing.T, database, name string) {
 // confirm moves confirmed_flush_lsn of a slot of the primary to the end of WAL.
 func (p *pair) confirm(t *testing.T, database, name string) {
 	t.Helper()
-	p.primary.DB(database).Exec(t, `select count(*) from pg_logical_slot_get_binary_changes($1, null, null)`, name)
+	p.primary.DB(database).Exec(t, "select pg_replication_slot_advance($1, pg_current_wal_flush_lsn())", name)
 }
 
 // statusRow is a row of slot_status.
@@ -346,19 +354,29 @@ func background(t *testing.T) context.Context {
 	return ctx
 }
 
-// tasks counts the threads of a process.
+// tasks counts the threads of a process, 0 if it has ended.
 func tasks(t *testing.T, pid int) int {
 	t.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	require.NoError(t, err)
+	if !errors.Is(err, os.ErrNotExist) {
+		require.NoError(t, err)
+	}
 	return len(entries)
 }
 
-// requireNoCore checks that this server, which is no standby, has a worker that waits and has not loaded the core.
+// requireNoCore waits until this server, which is no standby, has a worker that waits and has not loaded the core.
 func requireNoCore(t *testing.T, s *cluster.Server) {
 	t.Helper()
-	w := waitWorker(t, s, "to wait on a primary", func(w workerRow) bool { return w.State == "not a standby" })
-	require.Equal(t, 1, tasks(t, w.PID), "threads of the worker on a primary")
+	cluster.Eventually(t, cluster.DefaultDeadline, "a worker without the core on a primary", func() error {
+		w, err := tryWorker(s)
+		if err != nil {
+			return err
+		}
+		if n := tasks(t, w.PID); w.State != "not a standby" || n != 1 {
+			return fmt.Errorf("%d threads: %+v", n, w)
+		}
+		return nil
+	})
 }
 
 // workerLines returns the lines of the slot worker that match.

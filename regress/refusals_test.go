@@ -45,8 +45,8 @@ func TestRefusals(t *testing.T) {
 			waitWorker(t, p.standby, "to work again", func(w workerRow) bool { return w.State != "blocked" })
 		}
 		// with runs a story during which the standby has another setting.
-		with := func(story, name, value, code, message string) {
-			t.Run(story, func(t *testing.T) {
+		with := func(name, value, code, message string) {
+			story(t, name+" = "+value, func(t *testing.T) {
 				before := cluster.QueryOne[string](t, p.standby, "select current_setting($1)", name)
 				mark := p.standby.LogMark()
 				p.standby.Set(t, name, value)
@@ -55,20 +55,20 @@ func TestRefusals(t *testing.T) {
 				works(t)
 			})
 		}
-		with("no primary_slot_name", "primary_slot_name", "", "55000", `requires "primary_slot_name" to be set`)
-		with("slot missing", "primary_slot_name", "no_such_slot", "55000", `physical replication slot "no_such_slot" does not exist`)
-		with("feedback off", "hot_standby_feedback", "off", "55000", `requires "hot_standby_feedback" to be enabled`)
-		with("feedback never sent", "wal_receiver_status_interval", "0", "55000", `requires "wal_receiver_status_interval"`)
-		with("no primary_conninfo", "primary_conninfo", "", "55000", `requires "primary_conninfo" to be set`)
-		with("no such database", "replsync.maintenance_database", "nowhere", "3D000", `database "nowhere" does not exist`)
-		with("refused connection", "replsync.primary_conninfo", "user=postgres sslmode=disable host=127.0.0.1 port="+strings.TrimPrefix(cluster.Refused(t), "127.0.0.1:"),
+		with("primary_slot_name", "", "55000", `requires "primary_slot_name" to be set`)
+		with("primary_slot_name", "no_such_slot", "55000", `physical replication slot "no_such_slot" does not exist`)
+		with("hot_standby_feedback", "off", "55000", `requires "hot_standby_feedback" to be enabled`)
+		with("wal_receiver_status_interval", "0", "55000", `requires "wal_receiver_status_interval"`)
+		with("primary_conninfo", "", "55000", `requires "primary_conninfo" to be set`)
+		with("replsync.maintenance_database", "nowhere", "3D000", `database "nowhere" does not exist`)
+		with("replsync.primary_conninfo", "user=postgres sslmode=disable host=127.0.0.1 port="+strings.TrimPrefix(cluster.Refused(t), "127.0.0.1:"),
 			"08001", `could not connect to the primary`)
 		if major >= firstFailover {
-			with("core's own synchronization", "sync_replication_slots", "on", "55000", `synchronized by the server itself`)
+			with("sync_replication_slots", "on", "55000", `synchronized by the server itself`)
 		}
-		t.Run("pg_hba.conf", func(t *testing.T) { p.testHBA(t, works) })
-		t.Run("rights", func(t *testing.T) { p.testRights(t) })
-		t.Run("another cluster", func(t *testing.T) {
+		story(t, "pg_hba.conf", func(t *testing.T) { p.testHBA(t, works) })
+		story(t, "rights", func(t *testing.T) { p.testRights(t) })
+		story(t, "another cluster", func(t *testing.T) {
 			stranger := newPrimary(t, major)
 			mark := p.standby.LogMark()
 			p.standby.Set(t, "replsync.primary_conninfo", conninfo(stranger, "postgres"))
@@ -76,7 +76,7 @@ func TestRefusals(t *testing.T) {
 			p.standby.Unset(t, "replsync.primary_conninfo")
 			works(t)
 		})
-		t.Run("cascading standby", func(t *testing.T) {
+		story(t, "cascading standby", func(t *testing.T) {
 			cascaded := &pair{major: major, primary: p.standby, standby: p.standby.Standby(t, fastCycles)}
 			cascaded.refuses(t, 0, "55000", "cannot synchronize replication slots from a standby server")
 			require.Empty(t, cascaded.standby.Slots(t))
@@ -85,7 +85,7 @@ func TestRefusals(t *testing.T) {
 			// Its physical slot is not on the primary, so nothing there protects what it would copy.
 			cascaded.refuses(t, mark, "55000", "does not exist on the primary")
 		})
-		t.Run("wal_level", func(t *testing.T) { p.testWALLevel(t) })
+		story(t, "wal_level", func(t *testing.T) { p.testWALLevel(t) })
 	})
 }
 
