@@ -29,6 +29,7 @@ type fakePrimary struct {
 	err       error             // of Read
 	fetchErr  error             // of Snapshots and Mappings
 	fileErr   map[host.LSN]error
+	mapErr    map[uint32]error
 	onRead    func() // before a read
 	onFetch   func() // before snapshots are read
 	calls     []string
@@ -73,6 +74,11 @@ func (p *fakePrimary) Mappings(ctx context.Context, sources []primary.Source, fi
 	}
 	if p.fetchErr != nil {
 		return p.fetchErr
+	}
+	for _, s := range sources {
+		if err := p.mapErr[s.Database]; err != nil {
+			return err
+		}
 	}
 	for name, content := range p.mappings {
 		if err := file(name, content); err != nil {

@@ -171,6 +171,7 @@ func TestDecideMove(t *testing.T) {
 		{name: "not flushed here", remote: position{1050, 5001, 710}, want: position{1000, 1100, 700}, reason: reasonNotFlushed},
 		{name: "behind after a crash", remote: position{900, 950, 690}, want: position{1000, 1100, 700}},
 		{name: "only restart behind", remote: position{900, 1200, 690}, want: position{1000, 1200, 700}},
+		{name: "restart behind, xmin ahead", remote: position{900, 1200, 705}, want: position{1000, 1200, 700}},
 		{name: "only xmin behind", remote: position{1000, 1200, 690}, want: position{1000, 1200, 700}},
 		{name: "xmin ahead of replay", remote: position{1050, 1200, 720}, next: 710,
 			want: position{1050, 1200, 710}, follows: true, snapshot: 1050},

@@ -1,6 +1,8 @@
 package slotsync
 
 import (
+	"strings"
+
 	"github.com/replsync/replsync/gosrc/internal/host"
 	"github.com/replsync/replsync/gosrc/internal/primary"
 )
@@ -57,15 +59,15 @@ func (p *pass) fetchMappings(from map[uint32]host.LSN) (map[uint32]error, error)
 	if err == nil {
 		return nil, nil
 	}
+	if p.ends(err) {
+		return nil, err
+	}
 	failed := map[uint32]error{}
 	for _, source := range sources {
-		if err := p.cancelled(); err != nil {
+		err := p.primary.Mappings(p.remote, []primary.Source{source}, p.files.WriteMapping)
+		if err != nil && p.ends(err) {
 			return nil, err
 		}
-		if lost(err) {
-			return nil, err
-		}
-		err = p.primary.Mappings(p.remote, []primary.Source{source}, p.files.WriteMapping)
 		if err != nil {
 			failed[source.Database] = err
 		}
@@ -73,8 +75,7 @@ func (p *pass) fetchMappings(from map[uint32]host.LSN) (map[uint32]error, error)
 	return failed, nil
 }
 
-// lost tells whether an error is that of the connection, not of what was asked: class 08.
-func lost(err error) bool {
-	code := host.Describe(err).SQLState
-	return len(code) == 5 && code[:2] == "08"
+// ends tells whether an error ends the pass: it is cancelled, or the connection is lost (class 08).
+func (p *pass) ends(err error) bool {
+	return p.cancelled() != nil || strings.HasPrefix(host.Describe(err).SQLState, "08")
 }

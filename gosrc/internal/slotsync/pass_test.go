@@ -284,6 +284,37 @@ func TestSnapshotMissing(t *testing.T) {
 			require.Equal(t, host.LSN(1050), b.slot("a").RestartLSN)
 		})
 	})
+	t.Run("a copy moves to a position that needs none", func(t *testing.T) {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.with(row("a"))
+			s := b.primary.slot("a")
+			s.RestartLSN, s.ConfirmedFlushLSN, s.CatalogXmin = 1040, 1200, 710
+			b.pass("a updated ready")
+			require.Equal(t, copyOf(*s), b.slot("a"))
+			b.asked("Read standby", "Snapshots [0/410]", "Read standby")
+		})
+	})
+	t.Run("a stale file is replaced", func(t *testing.T) {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.with(row("a"))
+			stale := filepath.Join(b.dir, "pg_logical", "snapshots", "0-41A.snap")
+			require.NoError(t, os.WriteFile(stale, snapshotFile("of another timeline"), 0o600))
+			s := b.primary.slot("a")
+			s.RestartLSN, s.ConfirmedFlushLSN = 1050, 1200
+			b.pass("a updated ready")
+			require.Equal(t, b.primary.snapshots[1050], b.snapshotHere(1050))
+		})
+	})
+	t.Run("one unreadable file", func(t *testing.T) {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.with(row("a"), row("b"))
+			b.primary.fileErr[1050] = errors.New("I/O error")
+			b.primary.slot("a").RestartLSN, b.primary.slot("a").ConfirmedFlushLSN = 1050, 1200
+			b.primary.slot("b").ConfirmedFlushLSN = 1200
+			b.pass("a failed failed error", "b updated ready")
+			require.Equal(t, host.LSN(1000), b.slot("a").RestartLSN)
+		})
+	})
 	t.Run("garbage is refused", func(t *testing.T) {
 		inBench(t, 15, func(t *testing.T, b *bench) {
 			b.protect(700)
@@ -339,6 +370,32 @@ func TestFaults(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestMappingsOfOneDatabase(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		other := row("other")
+		other.DatabaseOID = 6
+		b.primary.state.Slots = []primary.Slot{row("a"), other}
+		b.primary.mapErr = map[uint32]error{6: errors.New("I/O error")}
+		b.pass("a created ready", "other failed failed error")
+	})
+}
+
+// A row that was read again may be ahead of what has arrived here.
+func TestNewerRowIsNotFlushed(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.primary.state.Slots = []primary.Slot{row("a")}
+		b.primary.onFetch = func() { b.primary.slot("a").ConfirmedFlushLSN = 5001 }
+		b.pass("a created ready")
+		require.Equal(t, host.LSN(1100), b.slot("a").ConfirmedFlushLSN)
+	})
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.primary.state.Slots = []primary.Slot{row("a")}
+		b.primary.onFetch = func() { b.primary.slot("a").ConfirmedFlushLSN = 5000 }
+		b.pass("a created ready")
+		require.Equal(t, host.LSN(5000), b.slot("a").ConfirmedFlushLSN)
+	})
 }
 
 func TestNoWAL(t *testing.T) {

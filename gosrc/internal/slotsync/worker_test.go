@@ -159,9 +159,11 @@ func TestPromotion(t *testing.T) {
 			waiting := copyOf(row("waiting"))
 			waiting.Plugin, waiting.Marker = placeholder, marker{Need: 700}.String()
 			user := host.Slot{Name: "user", Plugin: "pgoutput", Logical: true}
+			demoted := copyOf(row("demoted"))
+			demoted.Marker = marker{}.String()
 			busy := copyOf(row("busy"))
 			busy.ActivePID = 7
-			b.host.Put(waiting, user, busy)
+			b.host.Put(waiting, demoted, user, busy)
 			if !seen {
 				b.restart()
 			}
@@ -175,6 +177,8 @@ func TestPromotion(t *testing.T) {
 			}
 			_, ok := b.host.Slot("waiting")
 			require.False(t, ok)
+			_, ok = b.host.Slot("demoted")
+			require.False(t, ok)
 			require.Equal(t, user, b.slot("user"))
 			for _, name := range []string{"ready", "busy"} {
 				mark, _ := parseMarker(b.slot(name).Marker)
@@ -184,7 +188,7 @@ func TestPromotion(t *testing.T) {
 			logs := b.host.Logs()
 			require.Len(t, logs, 1)
 			require.Contains(t, logs[0].Detail, "2 copies")
-			require.Contains(t, logs[0].Detail, "1 that were not ready")
+			require.Contains(t, logs[0].Detail, "2 that were not ready")
 
 			// A standby once more: what was a slot here is a leftover now.
 			b.restart()
