@@ -4,7 +4,8 @@
 #   make check      all of it: form, unit tests, then servers of every version in PGVERSIONS
 #   make demo       a failover to look at, with this machine's own PostgreSQL version
 #
-# and its parts: servers, core, installed, lint, indent, unit, cluster.
+# its parts: servers, core, installed, lint, unit, cluster; and make indent, which puts ext/ into
+# the form that lint asks for, and make bench.
 #
 #   PGVERSIONS="15 17"       the major versions to test (default: 15 17 18 19)
 #   RUN=TestName             only these cluster tests
@@ -36,12 +37,10 @@ AS_ROOT = sudo --preserve-env=$(KEPT) env "PATH=$$PATH"
 EXEC_AS_ROOT = -exec 'sudo --preserve-env=$(KEPT)'
 endif
 
-# This machine's own version: make demo needs no other, and its pg_config is what the core is
-# built with.
+# This machine's own version: make demo needs no other.
 NATIVE = $(shell regress/servers/native.sh)
-SERVER_VERSIONS = $(shell printf '%s\n' $(PGVERSIONS) $(NATIVE) | sort -un)
 
-.PHONY: check demo servers core installed lint indent unit cluster tools native
+.PHONY: check demo bench servers core installed lint indent unit cluster tools native
 
 check: lint unit cluster
 
@@ -50,16 +49,14 @@ tools:
 	@$(AS_ROOT) regress/servers/tools.sh build servers lint
 
 servers: tools
-	@$(AS_ROOT) regress/servers/prepare.sh $(SERVER_VERSIONS)
+	@$(AS_ROOT) regress/servers/prepare.sh $(PGVERSIONS)
 
 native: tools
 	@$(AS_ROOT) regress/servers/prepare.sh $(NATIVE)
 
-# With goals of its own make reads the rules for the core, which need the pg_config that is there by now.
-BUILD_CORE = $(MAKE) --no-print-directory -s PG_CONFIG=/usr/lib/postgresql/$(NATIVE)/bin/pg_config
-
-core: native
-	@$(BUILD_CORE) replsync_core.so replsync_core_selftest.so
+# By a make of its own: a build without these goals must not install anything.
+core: tools
+	@$(MAKE) --no-print-directory -s replsync_core.so replsync_core_selftest.so
 
 # Callbacks have parameters that they do not need.
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(if $(CI),-Werror)
@@ -95,6 +92,10 @@ cluster: installed
 	@echo "== tests on PostgreSQL $(PGVERSIONS)"
 	@$(GO) test -race -p 1 -count 1 -timeout 60m -run '$(RUN)' $(EXEC_AS_ROOT) $(PACKAGES)
 
-demo: core
+# Compares with what core has, fsync on, one version after the other.
+bench: installed
+	@$(GO) test -p 1 -run '^$$' -bench . -benchtime 5x -timeout 120m $(EXEC_AS_ROOT) ./regress
+
+demo: native core
 	@$(AS_ROOT) env COPT= ASSERT= regress/servers/install.sh $(NATIVE)
 	@$(GO) run $(EXEC_AS_ROOT) ./regress/demo -major $(NATIVE)
