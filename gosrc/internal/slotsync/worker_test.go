@@ -171,6 +171,7 @@ func TestPromotion(t *testing.T) {
 			timeout, _, err := b.turn(host.Wakeup{Timeout: true})
 			if seen {
 				require.ErrorIs(t, err, ErrPromoted)
+				require.True(t, b.primary.closed)
 			} else {
 				require.NoError(t, err)
 				require.Negative(t, timeout)
