@@ -1,0 +1,171 @@
+package slotsync
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/primary"
+)
+
+// Catalog rows that a copy needs may be gone after a lapse of feedback; on 15 nobody else would notice.
+func TestLapse(t *testing.T) {
+	lapses := map[string]func(b *bench){
+		"primary restarted":  func(b *bench) { b.primary.state.PostmasterStart = "2" },
+		"walsender replaced": func(b *bench) { b.primary.state.Physical.WalSender = "11@2" },
+		"worker restarted":   func(b *bench) { b.restart() },
+		"feedback off and on": func(b *bench) {
+			b.host.Values["hot_standby_feedback"] = "off"
+			b.turn(host.Wakeup{})
+			b.host.Values["hot_standby_feedback"] = "on"
+			b.host.Passes()
+		},
+	}
+	for name, lapse := range lapses {
+		t.Run(name+", slot stood still", func(t *testing.T) {
+			inBench(t, 15, func(t *testing.T, b *bench) {
+				b.with(row("a"))
+				lapse(b)
+				b.turn(host.Wakeup{})
+				require.Equal(t, stateReady, b.host.Passes()[0].Slots[0].State)
+				b.usable("a", true)
+			})
+		})
+		t.Run(name+", slot moved and can be followed", func(t *testing.T) {
+			inBench(t, 15, func(t *testing.T, b *bench) {
+				b.with(row("a"))
+				lapse(b)
+				b.primary.slot("a").CatalogXmin = 710
+				b.pass("a updated ready")
+				b.usable("a", true)
+			})
+		})
+		t.Run(name+", slot moved and cannot be followed", func(t *testing.T) {
+			for _, major := range []int{15, 16} {
+				inBench(t, major, func(t *testing.T, b *bench) {
+					b.with(row("a"))
+					lapse(b)
+					s := b.primary.slot("a")
+					s.CatalogXmin, s.ConfirmedFlushLSN = 710, 6000
+					b.turn(host.Wakeup{})
+					r := b.host.Passes()[0].Slots[0]
+					require.Equal(t, stateWaiting, r.State)
+					require.Equal(t, string(reasonNotProtected), r.Reason)
+					b.usable("a", major >= firstConflict)
+				})
+			}
+		})
+	}
+}
+
+func TestFeedbackVanishes(t *testing.T) {
+	for _, major := range []int{15, 16} {
+		inBench(t, major, func(t *testing.T, b *bench) {
+			b.feedback(false)
+			b.with(row("a"))
+			b.protect(0)
+			b.primary.slot("a").ConfirmedFlushLSN = 1200
+			b.pass("a updated waiting feedback_pending")
+			b.usable("a", major >= firstConflict)
+			b.feed()
+			b.turn(host.Wakeup{})
+			require.Equal(t, stateReady, b.host.Passes()[0].Slots[0].State)
+			b.usable("a", true)
+		})
+		// It comes back within the pass: nothing is taken out of use.
+		inBench(t, major, func(t *testing.T, b *bench) {
+			b.with(row("a"))
+			b.protect(0)
+			b.pass("a unchanged ready")
+			b.calls("RequestFeedback now")
+		})
+	}
+}
+
+func TestRefusedWhileFeedbackIsOff(t *testing.T) {
+	for _, major := range []int{15, 16} {
+		inBench(t, major, func(t *testing.T, b *bench) {
+			b.with(row("a"))
+			b.host.Values["hot_standby_feedback"] = "off"
+			action := actionUpdated
+			if major >= firstConflict {
+				action = actionUnchanged
+			}
+			err := b.passErr("a " + action + " waiting feedback_off")
+			require.True(t, host.HasCode(err, "55000"))
+			b.usable("a", major >= firstConflict)
+			b.asked()
+		})
+	}
+}
+
+// The primary being away changes nothing about the copies.
+func TestPrimaryAway(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		before := b.slot("a")
+		b.primary.err = host.Errorf("08006", "no route")
+		b.turn(host.Wakeup{})
+		p := b.host.Passes()[0]
+		require.True(t, host.HasCode(p.Err, "08006"))
+		require.Nil(t, p.Slots, "what is shown stays")
+		require.Equal(t, before, b.slot("a"))
+		b.restart()
+		b.turn(host.Wakeup{})
+		require.Equal(t, before, b.slot("a"))
+
+		// Neither does it going away after the first read of a new worker.
+		b.primary.err = nil
+		b.restart()
+		s := b.primary.slot("a")
+		s.RestartLSN, s.ConfirmedFlushLSN, s.CatalogXmin = 1050, 1200, 710
+		b.primary.fetchErr = host.Errorf("08006", "no route")
+		b.turn(host.Wakeup{})
+		require.Equal(t, before, b.slot("a"))
+	})
+}
+
+func TestNoRightToReadFiles(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.primary.state.Files = primary.NoAccess
+		b.primary.slot("a").ConfirmedFlushLSN = 1200
+		b.pass("a updated ready")
+		b.primary.state.Slots = append(b.primary.state.Slots, row("b"))
+		require.True(t, host.HasCode(b.passErr(), "42501"))
+	})
+}
+
+func TestCapAtReplay(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.host.State.NextXID = 690
+		b.primary.state.Slots = []primary.Slot{row("a")}
+		b.pass("a created ready")
+		require.Equal(t, host.XID(690), b.slot("a").CatalogXmin)
+		mark, _ := parseMarker(b.slot("a").Marker)
+		require.Equal(t, host.XID(700), mark.Need)
+		b.host.State.NextXID = 695
+		b.pass("a unchanged ready")
+		b.host.State.NextXID = 800
+		b.pass("a updated ready")
+		require.Equal(t, host.XID(700), b.slot("a").CatalogXmin)
+	})
+}
+
+func TestFilesAreRestored(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.protect(700)
+		b.primary.state.Slots = []primary.Slot{row("a")}
+		b.pass("a created ready")
+		path := filepath.Join(b.dir, "pg_logical", "snapshots", "0-3E8.snap")
+		require.NoError(t, os.Remove(path))
+		b.pass("a unchanged ready")
+		require.Equal(t, b.primary.snapshots[1000], b.snapshotHere(1000))
+		require.NoError(t, os.Remove(path))
+		b.pass("a unchanged ready")
+		require.Nil(t, b.snapshotHere(1000), "from then on restartpoints go by the slot")
+	})
+}
