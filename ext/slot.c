@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
@@ -350,6 +351,24 @@ differs_in_confirmed_flush_only(const ReplicationSlotPersistentData *data,
 }
 
 /*
+ * Write the marker of what was a copy before the promotion. The slot is not taken: its
+ * consumer may be using it. The lock keeps it from being dropped or made anew.
+ */
+static void
+mark_promoted_slot(const CoreSlot *spec)
+{
+	char		marker[CORE_MARKER_LEN];
+
+	LWLockAcquire(ReplicationSlotAllocationLock, LW_SHARED);
+	if (!replsync_marker_read(spec->name, marker))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("replication slot \"%s\" is not a copy of a slot of the primary", spec->name)));
+	replsync_marker_write(spec->name, spec->marker);
+	LWLockRelease(ReplicationSlotAllocationLock);
+}
+
+/*
  * Give a copy these values. Only the plugin and the flags can be any others than before:
  * positions and catalog_xmin go forward or stay.
  */
@@ -360,6 +379,12 @@ replsync_slot_update(const CoreSlot *spec)
 	ReplicationSlot *slot;
 
 	begin_operation();
+	if (!RecoveryInProgress())
+	{
+		mark_promoted_slot(spec);
+		CommitTransactionCommand();
+		return;
+	}
 	lock_database(spec->database);
 	replsync_check_standby();
 	acquire_slot(spec->name);
