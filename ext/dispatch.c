@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port.h"
@@ -168,6 +169,7 @@ carry_out(const CoreRequest *request, StringInfo out)
 			replsync_query(request->data, out);
 			break;
 		case CORE_EXIT:
+			replsync_shared->copies_settled = !RecoveryInProgress();
 			proc_exit(1);
 		default:
 			ereport(ERROR,

@@ -46,6 +46,7 @@ typedef struct ReplsyncShared
 	SharedError last_error;
 	TimestampTz last_error_at;
 	CoreProgress progress;
+	bool		copies_settled;	/* no standby any more, and the copies know it */
 
 	/*
 	 * sync_slots(): a caller raises requested and waits until a pass that began

@@ -25,6 +25,7 @@ extern void replsync_slot_error_cleanup(void);
 
 /* slot_list.c: all slots, and what is known of each */
 extern void replsync_slot_list(StringInfo out);
+extern bool replsync_any_copy(void);
 extern const char *replsync_slot_invalidation(const ReplicationSlot *slot);
 extern int	replsync_slot_owner(const ReplicationSlot *slot);
 extern bool replsync_marker_read(const char *slot, char *marker);

@@ -210,3 +210,19 @@ replsync_slot_list(StringInfo out)
 	appendBinaryStringInfo(out, (char *) slots, sizeof(CoreSlot) * count);
 	pfree(slots);
 }
+
+/* Has any slot of this server a marker? */
+bool
+replsync_any_copy(void)
+{
+	StringInfoData list;
+	bool		found = false;
+
+	initStringInfo(&list);
+	replsync_slot_list(&list);
+	for (const CoreSlot *slot = (CoreSlot *) list.data;
+		 !found && (char *) (slot + 1) <= list.data + list.len; slot++)
+		found = (slot->flags & CORE_SLOT_MARKED) != 0;
+	pfree(list.data);
+	return found;
+}

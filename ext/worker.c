@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "core.h"
 #include "shmem.h"
+#include "slot.h"
 #include "worker.h"
 
 /* Seconds until the postmaster starts a worker again that has ended. */
@@ -77,6 +78,18 @@ wait_for_latch(void)
 }
 
 /*
+ * Is there work for the core? On a server that was promoted while no worker ran to see
+ * it, the copies are to be settled, once.
+ */
+static bool
+core_is_wanted(bool standby)
+{
+	if (standby)
+		return replsync_sync_slots || replsync_something_requested();
+	return !replsync_shared->copies_settled && replsync_any_copy();
+}
+
+/*
  * Wait until this server is a standby that wants its slots synchronized. A primary
  * stays here, without the core: it costs nothing but the process.
  */
@@ -87,7 +100,7 @@ wait_for_work(void)
 	{
 		bool		standby = RecoveryInProgress();
 
-		if (standby && (replsync_sync_slots || replsync_something_requested()))
+		if (core_is_wanted(standby))
 			return;
 		replsync_set_state(standby ? CORE_STATE_OFF : CORE_STATE_NOT_STANDBY);
 		wait_for_latch();

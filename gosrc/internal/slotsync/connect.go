@@ -24,15 +24,6 @@ func NewWorker(h host.Host, dataDir string) (*Worker, error) {
 	return New(h, files, Dial), nil
 }
 
-// Run makes a worker and runs it.
-func Run(ctx context.Context, h host.Host, dataDir string) error {
-	w, err := NewWorker(h, dataDir)
-	if err != nil {
-		return err
-	}
-	return w.Run(ctx)
-}
-
 // Dial is an [Open] by the connection string of the settings. The string is read again for each connection: it may name
 // files that have changed.
 func Dial(_ context.Context, h host.Host, s *Settings) (Primary, error) {
@@ -64,7 +55,7 @@ func readConninfo(ctx context.Context, h host.Host, s *Settings) (*conninfo.Conf
 		ApplicationName:  name,
 		ConnectTimeout:   s.ConnectTimeout,
 		StatementTimeout: s.RemoteTimeout,
-		Env:              conninfo.Environment{Home: env["HOME"], OSUser: env["USER"], Vars: env},
+		Env:              conninfo.NewEnvironment(env),
 		Warn: func(text string) {
 			_ = h.Log(ctx, host.Debug, host.Message{Text: "primary_conninfo: " + text})
 		},

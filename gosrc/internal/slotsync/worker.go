@@ -33,7 +33,6 @@ type Worker struct {
 
 	nap       time.Duration // current pause
 	complaint string        // last logged trouble
-	standby   bool          // this server was a standby before
 	tidy      bool          // nothing is left to settle after a promotion
 
 	mu     sync.Mutex
@@ -87,7 +86,7 @@ func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, hos
 	if !r.InRecovery {
 		return w.notStandby(ctx, wake)
 	}
-	w.standby, w.tidy = true, false
+	w.tidy = false
 	if err := w.command(ctx, s, r, wake); err != nil {
 		return 0, 0, err
 	}
@@ -119,10 +118,7 @@ func (w *Worker) notStandby(ctx context.Context, wake host.Wakeup) (time.Duratio
 	if !w.tidy {
 		return leftoverNap, host.NotStandby, nil
 	}
-	if w.standby {
-		return 0, 0, ErrPromoted
-	}
-	return -1, host.NotStandby, nil
+	return 0, 0, ErrPromoted
 }
 
 // answer ends a pass that was asked for and cannot be.
