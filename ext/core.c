@@ -32,14 +32,14 @@
 #define CORE_MEMORY_LIMIT (INT64CONST(64) * 1024 * 1024)
 
 static const CoreApi *core = NULL;
-static int	wakeup_fd = -1;
+static int wakeup_fd = -1;
 static pthread_t main_thread;
 
 /* Block all signals for the time of a call into Go */
 static inline void
 enter_go(sigset_t *saved)
 {
-	sigset_t	all;
+	sigset_t all;
 
 	/* On another thread PostgreSQL's error handling would corrupt the process. */
 	if (!pthread_equal(main_thread, pthread_self()))
@@ -79,7 +79,7 @@ check_address_space(void)
 static void
 sibling_path(const char *library, char *path)
 {
-	Dl_info		info;
+	Dl_info info;
 
 	if (dladdr((void *) sibling_path, &info) == 0 || info.dli_fname == NULL)
 		ereport(ERROR,
@@ -95,7 +95,7 @@ static int
 make_wakeup_fd(void)
 {
 #ifdef __linux__
-	int			fd;
+	int fd;
 
 	ReserveExternalFD();
 	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -135,15 +135,15 @@ static bool
 thread_blocks_signals(const char *tid)
 {
 	static const int signals[] = {SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGURG};
-	char		path[MAXPGPATH];
-	char		line[256];
+	char path[MAXPGPATH];
+	char line[256];
 	unsigned long long blocked = ~0ULL;
-	FILE	   *file;
+	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/self/task/%s/status", tid);
 	file = fopen(path, "r");
 	if (file == NULL)
-		return true;			/* the thread has ended */
+		return true; /* the thread has ended */
 	while (fgets(line, sizeof(line), file) != NULL)
 	{
 		if (sscanf(line, "SigBlk: %llx", &blocked) == 1)
@@ -165,12 +165,12 @@ thread_blocks_signals(const char *tid)
 static void
 check_go_threads(void)
 {
-	DIR		   *dir = opendir("/proc/self/task");
+	DIR *dir = opendir("/proc/self/task");
 	struct dirent *entry;
-	bool		good = true;
+	bool good = true;
 
 	if (dir == NULL)
-		return;					/* no /proc: nothing to learn */
+		return; /* no /proc: nothing to learn */
 	while (good && (entry = readdir(dir)) != NULL)
 	{
 		if (entry->d_name[0] == '.' || atoi(entry->d_name) == MyProcPid)
@@ -191,10 +191,10 @@ static const CoreApi *
 open_core(const char *path)
 {
 	struct rlimit files;
-	sigset_t	saved;
-	void	   *handle;
-	CoreEntry	entry = NULL;
-	char		reason[1024] = "";
+	sigset_t saved;
+	void *handle;
+	CoreEntry entry = NULL;
+	char reason[1024] = "";
 	const CoreApi *api;
 
 	/* Go raises the soft limit on open files; the children of this process need the old one. */
@@ -228,7 +228,7 @@ open_core(const char *path)
 void
 replsync_core_load(const char *library)
 {
-	char		path[MAXPGPATH];
+	char path[MAXPGPATH];
 
 	main_thread = pthread_self();
 	check_address_space();
@@ -256,8 +256,8 @@ replsync_core_wakeup_fd(void)
 void
 replsync_core_start(const char *kind, const char *argument)
 {
-	sigset_t	saved;
-	int			rc;
+	sigset_t saved;
+	int rc;
 
 	enter_go(&saved);
 	rc = core->start(kind, argument, wakeup_fd, CORE_MEMORY_LIMIT);
@@ -274,8 +274,8 @@ replsync_core_start(const char *kind, const char *argument)
 bool
 replsync_core_next(CoreRequest *request)
 {
-	sigset_t	saved;
-	int			found;
+	sigset_t saved;
+	int found;
 
 	enter_go(&saved);
 	found = core->next(request);
@@ -287,7 +287,7 @@ replsync_core_next(CoreRequest *request)
 void
 replsync_core_answer(uint64 id, const CoreError *error, const void *data, uint64 len)
 {
-	sigset_t	saved;
+	sigset_t saved;
 
 	enter_go(&saved);
 	core->answer(id, error, data, len);
@@ -298,7 +298,7 @@ replsync_core_answer(uint64 id, const CoreError *error, const void *data, uint64
 void
 replsync_core_cancel(void)
 {
-	sigset_t	saved;
+	sigset_t saved;
 
 	enter_go(&saved);
 	core->cancel();

@@ -8,7 +8,7 @@
 
 extern void replsync_core_load(const char *library);
 extern bool replsync_core_loaded(void);
-extern int	replsync_core_wakeup_fd(void);
+extern int replsync_core_wakeup_fd(void);
 extern void replsync_core_start(const char *kind, const char *argument);
 extern bool replsync_core_next(CoreRequest *request);
 extern void replsync_core_answer(uint64 id, const CoreError *error,

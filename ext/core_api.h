@@ -14,46 +14,46 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CORE_ABI 1
-#define CORE_NAME_LEN 64		/* NAMEDATALEN */
+#define CORE_ABI		1
+#define CORE_NAME_LEN	64 /* NAMEDATALEN */
 #define CORE_MARKER_LEN 256
-#define CORE_TEXT_LEN 256
+#define CORE_TEXT_LEN	256
 
 /* What the core can ask for; the layout of data in the request and in the answer. */
 typedef enum CoreRequestKind
 {
-	CORE_LOG = 1,			/* CoreLog -> nothing */
-	CORE_NAP,				/* CoreNap -> CoreWakeup */
-	CORE_SETTINGS,			/* name\0name\0... -> value\0value\0... (unknown: empty) */
-	CORE_ENVIRONMENT,		/* nothing -> NAME=value\0... */
-	CORE_RECOVERY,			/* nothing -> CoreRecovery */
-	CORE_SLOT_LIST,			/* nothing -> CoreSlot[] */
-	CORE_SLOT_RESERVE,		/* CoreSlot: restart_lsn; 0 releases -> nothing */
-	CORE_SLOT_CREATE,		/* CoreSlot -> nothing */
-	CORE_SLOT_UPDATE,		/* CoreSlot -> nothing */
-	CORE_SLOT_DROP,			/* CoreSlot: name -> nothing */
-	CORE_WAL_AVAILABLE,		/* uint64_t lsn -> uint8_t */
-	CORE_FEEDBACK,			/* nothing -> nothing: let the walreceiver send feedback now */
-	CORE_PROGRESS,			/* CoreProgress -> nothing */
-	CORE_PASS_DONE,			/* CorePass, CoreSlotStatus[] -> nothing */
-	CORE_COMMAND_DONE,		/* CoreCommandResult -> nothing */
-	CORE_QUERY,				/* sql\0 -> rows, see query.c */
-	CORE_EXIT				/* nothing, never answered: the process ends and is started anew */
+	CORE_LOG = 1,		/* CoreLog -> nothing */
+	CORE_NAP,			/* CoreNap -> CoreWakeup */
+	CORE_SETTINGS,		/* name\0name\0... -> value\0value\0... (unknown: empty) */
+	CORE_ENVIRONMENT,	/* nothing -> NAME=value\0... */
+	CORE_RECOVERY,		/* nothing -> CoreRecovery */
+	CORE_SLOT_LIST,		/* nothing -> CoreSlot[] */
+	CORE_SLOT_RESERVE,	/* CoreSlot: restart_lsn; 0 releases -> nothing */
+	CORE_SLOT_CREATE,	/* CoreSlot -> nothing */
+	CORE_SLOT_UPDATE,	/* CoreSlot -> nothing */
+	CORE_SLOT_DROP,		/* CoreSlot: name -> nothing */
+	CORE_WAL_AVAILABLE, /* uint64_t lsn -> uint8_t */
+	CORE_FEEDBACK,		/* nothing -> nothing: let the walreceiver send feedback now */
+	CORE_PROGRESS,		/* CoreProgress -> nothing */
+	CORE_PASS_DONE,		/* CorePass, CoreSlotStatus[] -> nothing */
+	CORE_COMMAND_DONE,	/* CoreCommandResult -> nothing */
+	CORE_QUERY,			/* sql\0 -> rows, see query.c */
+	CORE_EXIT			/* nothing, never answered: the process ends and is started anew */
 } CoreRequestKind;
 
 typedef struct CoreRequest
 {
-	uint64_t	id;
-	int32_t		kind;
-	int32_t		unused;
-	void	   *data;			/* malloc'ed by the core, freed by the shim */
-	uint64_t	len;
+	uint64_t id;
+	int32_t kind;
+	int32_t unused;
+	void *data; /* malloc'ed by the core, freed by the shim */
+	uint64_t len;
 } CoreRequest;
 
 /* All texts are UTF-8; detail and hint may be NULL. */
 typedef struct CoreError
 {
-	char		sqlstate[6];
+	char sqlstate[6];
 	const char *message;
 	const char *detail;
 	const char *hint;
@@ -69,16 +69,16 @@ typedef enum CoreLogLevel
 /* Offsets into text: sqlstate, message, detail, hint, each NUL-terminated, in this order. */
 typedef struct CoreLog
 {
-	int32_t		level;
-	int32_t		unused;
-	char		text[];
+	int32_t level;
+	int32_t unused;
+	char text[];
 } CoreLog;
 
 typedef struct CoreNap
 {
-	int64_t		timeout_ms;		/* < 0: until something happens */
-	int32_t		state;			/* CoreWorkerState to show meanwhile */
-	int32_t		unused;
+	int64_t timeout_ms; /* < 0: until something happens */
+	int32_t state;		/* CoreWorkerState to show meanwhile */
+	int32_t unused;
 } CoreNap;
 
 typedef enum CoreWorkerState
@@ -88,65 +88,65 @@ typedef enum CoreWorkerState
 	CORE_STATE_OFF,
 	CORE_STATE_NAPPING,
 	CORE_STATE_RUNNING,
-	CORE_STATE_BLOCKED			/* a refusal: last_error says which */
+	CORE_STATE_BLOCKED /* a refusal: last_error says which */
 } CoreWorkerState;
 
 /* Why a nap ended; bits. */
-#define CORE_WAKE_TIMEOUT	1
-#define CORE_WAKE_RELOAD	2
-#define CORE_WAKE_SYNC		4	/* somebody called sync_slots() */
-#define CORE_WAKE_COMMAND	8	/* command and argument are set */
-#define CORE_WAKE_CANCEL	16
+#define CORE_WAKE_TIMEOUT 1
+#define CORE_WAKE_RELOAD  2
+#define CORE_WAKE_SYNC	  4 /* somebody called sync_slots() */
+#define CORE_WAKE_COMMAND 8 /* command and argument are set */
+#define CORE_WAKE_CANCEL  16
 
 typedef enum CoreCommand
 {
 	CORE_COMMAND_NONE = 0,
-	CORE_COMMAND_DROP_SLOTS		/* argument: a pattern */
+	CORE_COMMAND_DROP_SLOTS /* argument: a pattern */
 } CoreCommand;
 
 typedef struct CoreWakeup
 {
-	int32_t		reasons;
-	int32_t		command;
-	char		argument[CORE_TEXT_LEN];
+	int32_t reasons;
+	int32_t command;
+	char argument[CORE_TEXT_LEN];
 } CoreWakeup;
 
 typedef struct CoreCommandResult
 {
-	int64_t		value;
-	char		sqlstate[8];	/* empty: success */
-	char		message[CORE_TEXT_LEN];
-	char		detail[CORE_TEXT_LEN];
-	char		hint[CORE_TEXT_LEN];
+	int64_t value;
+	char sqlstate[8]; /* empty: success */
+	char message[CORE_TEXT_LEN];
+	char detail[CORE_TEXT_LEN];
+	char hint[CORE_TEXT_LEN];
 } CoreCommandResult;
 
 typedef struct CoreRecovery
 {
-	uint64_t	system_identifier;
-	uint64_t	replay_lsn;
-	uint64_t	flush_lsn;		/* received or replayed, same timeline */
-	uint64_t	redo_lsn;		/* of the last restartpoint begun */
-	uint64_t	last_removed_segment;
-	uint64_t	wal_segment_size;
-	int64_t		reload_time;	/* microseconds since 1970, when the configuration was read */
-	uint32_t	timeline;
-	uint32_t	next_xid;		/* replayed */
-	int32_t		walreceiver_pid;	/* 0: none */
-	int32_t		server_version_num; /* of the running server */
-	uint8_t		in_recovery;
-	uint8_t		promote_triggered;
-	uint8_t		logical_decoding;	/* could a logical slot work here */
-	uint8_t		unused[5];
+	uint64_t system_identifier;
+	uint64_t replay_lsn;
+	uint64_t flush_lsn; /* received or replayed, same timeline */
+	uint64_t redo_lsn;	/* of the last restartpoint begun */
+	uint64_t last_removed_segment;
+	uint64_t wal_segment_size;
+	int64_t reload_time; /* microseconds since 1970, when the configuration was read */
+	uint32_t timeline;
+	uint32_t next_xid;			/* replayed */
+	int32_t walreceiver_pid;	/* 0: none */
+	int32_t server_version_num; /* of the running server */
+	uint8_t in_recovery;
+	uint8_t promote_triggered;
+	uint8_t logical_decoding; /* could a logical slot work here */
+	uint8_t unused[5];
 } CoreRecovery;
 
 /* CoreSlot.flags */
-#define CORE_SLOT_LOGICAL		1
-#define CORE_SLOT_TEMPORARY		2
-#define CORE_SLOT_TWO_PHASE		4
-#define CORE_SLOT_FAILOVER		8
-#define CORE_SLOT_SYNCED		16
-#define CORE_SLOT_MARKED		32	/* has replsync's marker: a copy of ours */
-#define CORE_SLOT_INVALIDATED	64
+#define CORE_SLOT_LOGICAL	  1
+#define CORE_SLOT_TEMPORARY	  2
+#define CORE_SLOT_TWO_PHASE	  4
+#define CORE_SLOT_FAILOVER	  8
+#define CORE_SLOT_SYNCED	  16
+#define CORE_SLOT_MARKED	  32 /* has replsync's marker: a copy of ours */
+#define CORE_SLOT_INVALIDATED 64
 
 /*
  * A slot as listed, or what a slot is to become: create and update set every
@@ -154,60 +154,60 @@ typedef struct CoreRecovery
  */
 typedef struct CoreSlot
 {
-	char		name[CORE_NAME_LEN];
-	char		plugin[CORE_NAME_LEN];
-	char		marker[CORE_MARKER_LEN];	/* opaque to the shim, kept in the slot's directory */
-	char		invalidation[CORE_NAME_LEN];	/* core's word for the cause, empty if none */
-	uint64_t	restart_lsn;
-	uint64_t	confirmed_flush_lsn;
-	uint64_t	two_phase_at;
-	uint32_t	catalog_xmin;
-	uint32_t	database;		/* oid */
-	int32_t		active_pid;
-	int32_t		flags;
+	char name[CORE_NAME_LEN];
+	char plugin[CORE_NAME_LEN];
+	char marker[CORE_MARKER_LEN];	  /* opaque to the shim, kept in the slot's directory */
+	char invalidation[CORE_NAME_LEN]; /* core's word for the cause, empty if none */
+	uint64_t restart_lsn;
+	uint64_t confirmed_flush_lsn;
+	uint64_t two_phase_at;
+	uint32_t catalog_xmin;
+	uint32_t database; /* oid */
+	int32_t active_pid;
+	int32_t flags;
 } CoreSlot;
 
 typedef struct CoreProgress
 {
-	char		phase[CORE_NAME_LEN];
-	int64_t		done;
-	int64_t		total;
+	char phase[CORE_NAME_LEN];
+	int64_t done;
+	int64_t total;
 } CoreProgress;
 
 typedef struct CorePass
 {
-	int64_t		duration_us;
-	int64_t		nrows;
-	int32_t		full;			/* rows replace all; else the pass failed and rows stay */
-	int32_t		state;			/* CoreWorkerState */
-	char		sqlstate[8];	/* empty: success */
-	char		message[CORE_TEXT_LEN];
-	char		detail[CORE_TEXT_LEN];
-	char		hint[CORE_TEXT_LEN];
+	int64_t duration_us;
+	int64_t nrows;
+	int32_t full;	  /* rows replace all; else the pass failed and rows stay */
+	int32_t state;	  /* CoreWorkerState */
+	char sqlstate[8]; /* empty: success */
+	char message[CORE_TEXT_LEN];
+	char detail[CORE_TEXT_LEN];
+	char hint[CORE_TEXT_LEN];
 } CorePass;
 
 typedef struct CoreSlotStatus
 {
-	char		name[CORE_NAME_LEN];
-	char		database[CORE_NAME_LEN];
-	char		plugin[CORE_NAME_LEN];
-	char		state[16];
-	char		action[16];
-	char		reason[CORE_NAME_LEN];
-	char		hint[CORE_TEXT_LEN];
-	char		error[CORE_TEXT_LEN];	/* of this pass; empty if none */
-	uint64_t	remote_restart_lsn;
-	uint64_t	remote_confirmed_flush_lsn;
-	uint64_t	restart_lsn;
-	uint64_t	confirmed_flush_lsn;
-	int64_t		last_sync_at;	/* microseconds since 1970, 0: never */
+	char name[CORE_NAME_LEN];
+	char database[CORE_NAME_LEN];
+	char plugin[CORE_NAME_LEN];
+	char state[16];
+	char action[16];
+	char reason[CORE_NAME_LEN];
+	char hint[CORE_TEXT_LEN];
+	char error[CORE_TEXT_LEN]; /* of this pass; empty if none */
+	uint64_t remote_restart_lsn;
+	uint64_t remote_confirmed_flush_lsn;
+	uint64_t restart_lsn;
+	uint64_t confirmed_flush_lsn;
+	int64_t last_sync_at; /* microseconds since 1970, 0: never */
 } CoreSlotStatus;
 
 /* What the shim calls. Every call is short and is made with all signals blocked. */
 typedef struct CoreApi
 {
-	int32_t		abi;
-	int32_t		unused;
+	int32_t abi;
+	int32_t unused;
 	const char *version;
 
 	/*
@@ -215,20 +215,20 @@ typedef struct CoreApi
 	 * wakeup_fd (an eventfd or a pipe) whenever it has put a request into the queue.
 	 * Returns 0, or -1 for an unknown kind.
 	 */
-	int			(*start) (const char *kind, const char *argument, int wakeup_fd, int64_t memory_limit);
+	int (*start)(const char *kind, const char *argument, int wakeup_fd, int64_t memory_limit);
 
 	/* Take the next request; 0 if there is none. */
-	int			(*next) (CoreRequest *request);
+	int (*next)(CoreRequest *request);
 
 	/* Answer a request: an error, or data (may be NULL). Nothing is kept. */
-	void		(*answer) (uint64_t id, const CoreError *error, const void *data, uint64_t len);
+	void (*answer)(uint64_t id, const CoreError *error, const void *data, uint64_t len);
 
 	/* Give up what is under way at the remote server. */
-	void		(*cancel) (void);
+	void (*cancel)(void);
 } CoreApi;
 
 /* The one symbol of replsync_core.so. */
-typedef const CoreApi *(*CoreEntry) (void);
+typedef const CoreApi *(*CoreEntry)(void);
 #define CORE_ENTRY_NAME "replsync_core"
 
 #endif

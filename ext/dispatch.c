@@ -47,12 +47,13 @@ write_log(const CoreRequest *request)
 	const char *message = next_text(&at, end);
 	const char *detail = next_text(&at, end);
 	const char *hint = next_text(&at, end);
-	int			elevel = line->level == CORE_LOG_WARNING ? WARNING :
-		line->level == CORE_LOG_LOG ? LOG : DEBUG1;
+	int elevel = line->level == CORE_LOG_WARNING ? WARNING : line->level == CORE_LOG_LOG ? LOG
+																						 : DEBUG1;
 
 	ereport(elevel,
 			(strlen(sqlstate) == 5 ? errcode(MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2],
-														   sqlstate[3], sqlstate[4])) : 0,
+														   sqlstate[3], sqlstate[4]))
+								   : 0,
 			 errmsg_internal("%s", message),
 			 *detail ? errdetail_internal("%s", detail) : 0,
 			 *hint ? errhint("%s", hint) : 0));
@@ -89,7 +90,7 @@ append_variable(StringInfo out, const char *name, const char *value)
 static void
 read_environment(StringInfo out)
 {
-	char		path[MAXPGPATH];
+	char path[MAXPGPATH];
 	struct passwd *account = getpwuid(geteuid());
 
 	for (char **entry = environ; entry && *entry; entry++)
@@ -127,13 +128,13 @@ carry_out(const CoreRequest *request, StringInfo out)
 			read_environment(out);
 			break;
 		case CORE_RECOVERY:
-			{
-				CoreRecovery recovery = {0};
+		{
+			CoreRecovery recovery = {0};
 
-				replsync_recovery_state(&recovery);
-				appendBinaryStringInfo(out, (char *) &recovery, sizeof(recovery));
-				break;
-			}
+			replsync_recovery_state(&recovery);
+			appendBinaryStringInfo(out, (char *) &recovery, sizeof(recovery));
+			break;
+		}
 		case CORE_SLOT_LIST:
 			replsync_slot_list(out);
 			break;
@@ -183,7 +184,7 @@ carry_out(const CoreRequest *request, StringInfo out)
 static void
 answer_error(uint64 id, ErrorData *edata)
 {
-	CoreError	error;
+	CoreError error;
 
 	strlcpy(error.sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(error.sqlstate));
 	error.message = edata->message ? pg_server_to_any(edata->message, strlen(edata->message), PG_UTF8) : "";
@@ -225,7 +226,7 @@ replsync_dispatch(CoreRequest *request)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData *edata;
 
 		HOLD_INTERRUPTS();
 		MemoryContextSwitchTo(context);

@@ -75,7 +75,7 @@ raise_error(const char *sqlstate, const char *message, const char *detail, const
 static void
 wait_for_news(TimestampTz deadline, const char *what)
 {
-	long		remaining = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+	long remaining = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 
 	if (remaining <= 0)
 		ereport(ERROR,
@@ -90,7 +90,7 @@ static uint64
 find_worker(void)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), WORKER_WAIT_MS);
-	uint64		incarnation = 0;
+	uint64 incarnation = 0;
 
 	ConditionVariablePrepareToSleep(&replsync_shared->done);
 	for (;;)
@@ -131,11 +131,11 @@ static SharedError
 run_pass(void)
 {
 	ReplsyncShared *s = replsync_shared;
-	uint64		incarnation = find_worker();
+	uint64 incarnation = find_worker();
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   (int64) replsync_connect_timeout + replsync_remote_timeout + PASS_WAIT_MS);
 	SharedError error;
-	uint64		ticket;
+	uint64 ticket;
 
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);
 
@@ -150,7 +150,7 @@ run_pass(void)
 	ConditionVariablePrepareToSleep(&s->done);
 	for (;;)
 	{
-		bool		over;
+		bool over;
 
 		LWLockAcquire(s->lock, LW_SHARED);
 		over = s->sync_done >= ticket;
@@ -180,7 +180,7 @@ replsync_sync_slots_sql(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	SharedError error;
 	SlotStatusRow *rows;
-	int			nrows;
+	int nrows;
 
 	replsync_require_preload();
 	require_replication();
@@ -194,8 +194,8 @@ replsync_sync_slots_sql(PG_FUNCTION_ARGS)
 	for (int i = 0; i < nrows; i++)
 	{
 		CoreSlotStatus *status = &rows[i].status;
-		Datum		values[5];
-		bool		nulls[5] = {0};
+		Datum values[5];
+		bool nulls[5] = {0};
 
 		values[0] = replsync_name_datum(status->name);
 		values[1] = replsync_name_datum(status->database);
@@ -216,7 +216,7 @@ post_command(CoreCommand command, const char *argument, TimestampTz deadline)
 	ConditionVariablePrepareToSleep(&s->done);
 	for (;;)
 	{
-		bool		posted = false;
+		bool posted = false;
 
 		LWLockAcquire(s->lock, LW_EXCLUSIVE);
 		if (!s->command_busy)
@@ -253,7 +253,7 @@ await_command(uint64 incarnation, TimestampTz deadline)
 {
 	ReplsyncShared *s = replsync_shared;
 	CoreCommandResult result;
-	bool		over;
+	bool over;
 
 	ConditionVariablePrepareToSleep(&s->done);
 	for (;;)
@@ -276,9 +276,9 @@ await_command(uint64 incarnation, TimestampTz deadline)
 Datum
 replsync_drop_slots_sql(PG_FUNCTION_ARGS)
 {
-	char	   *pattern = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *pattern = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	TimestampTz deadline;
-	uint64		incarnation;
+	uint64 incarnation;
 	CoreCommandResult result;
 
 	replsync_require_preload();

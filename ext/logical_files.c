@@ -28,7 +28,7 @@
 #include "slot.h"
 
 #define SNAPSHOT_DIR "pg_logical/snapshots"
-#define MAPPING_DIR "pg_logical/mappings"
+#define MAPPING_DIR	 "pg_logical/mappings"
 
 /* Twice the size must be possible: as text each byte takes two characters. */
 #define MAX_FILE_SIZE (MaxAllocSize / 2 - 1024)
@@ -56,10 +56,10 @@ check_permission(void)
 static bytea *
 read_file(const char *path)
 {
-	int			fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	int fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
 	struct stat st;
-	bytea	   *content;
-	size_t		done = 0;
+	bytea *content;
+	size_t done = 0;
 
 	if (fd < 0)
 	{
@@ -83,8 +83,8 @@ read_file(const char *path)
 	content = palloc(VARHDRSZ + st.st_size);
 	while (done < (size_t) st.st_size)
 	{
-		ssize_t		len = read(fd, VARDATA(content) + done,
-							   Min((size_t) st.st_size - done, READ_SIZE));
+		ssize_t len = read(fd, VARDATA(content) + done,
+						   Min((size_t) st.st_size - done, READ_SIZE));
 
 		CHECK_FOR_INTERRUPTS();
 		if (len < 0)
@@ -104,9 +104,9 @@ read_file(const char *path)
 Datum
 replsync_logical_snapshot(PG_FUNCTION_ARGS)
 {
-	XLogRecPtr	restart_lsn = PG_GETARG_LSN(0);
-	char		path[MAXPGPATH];
-	bytea	   *content;
+	XLogRecPtr restart_lsn = PG_GETARG_LSN(0);
+	char path[MAXPGPATH];
+	bytea *content;
 
 	check_permission();
 
@@ -122,11 +122,11 @@ replsync_logical_snapshot(PG_FUNCTION_ARGS)
 static bool
 is_mapping_since(const char *name, Oid database, XLogRecPtr since)
 {
-	char		exact[MAXPGPATH];
-	Oid			dboid;
-	Oid			relid;
-	uint32		hi;
-	uint32		lo;
+	char exact[MAXPGPATH];
+	Oid dboid;
+	Oid relid;
+	uint32 hi;
+	uint32 lo;
 	TransactionId rewrite_xid;
 	TransactionId create_xid;
 
@@ -136,8 +136,8 @@ is_mapping_since(const char *name, Oid database, XLogRecPtr since)
 	snprintf(exact, sizeof(exact), LOGICAL_REWRITE_FORMAT,
 			 dboid, relid, hi, lo, rewrite_xid, create_xid);
 	return strcmp(name, exact) == 0 &&
-		(dboid == database || dboid == InvalidOid) &&
-		((uint64) hi << 32 | lo) >= since;
+		   (dboid == database || dboid == InvalidOid) &&
+		   ((uint64) hi << 32 | lo) >= since;
 }
 
 /*
@@ -147,10 +147,10 @@ is_mapping_since(const char *name, Oid database, XLogRecPtr since)
 Datum
 replsync_logical_mappings(PG_FUNCTION_ARGS)
 {
-	Oid			database = PG_GETARG_OID(0);
-	XLogRecPtr	since = PG_GETARG_LSN(1);
+	Oid database = PG_GETARG_OID(0);
+	XLogRecPtr since = PG_GETARG_LSN(1);
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	DIR		   *dir;
+	DIR *dir;
 	struct dirent *entry;
 
 	check_permission();
@@ -159,10 +159,10 @@ replsync_logical_mappings(PG_FUNCTION_ARGS)
 	dir = AllocateDir(MAPPING_DIR);
 	while ((entry = ReadDir(dir, MAPPING_DIR)) != NULL)
 	{
-		char		path[MAXPGPATH * 2];
-		bytea	   *content;
-		Datum		values[2];
-		bool		nulls[2] = {false, false};
+		char path[MAXPGPATH * 2];
+		bytea *content;
+		Datum values[2];
+		bool nulls[2] = {false, false};
 
 		CHECK_FOR_INTERRUPTS();
 		if (!is_mapping_since(entry->d_name, database, since))
@@ -188,9 +188,9 @@ replsync_logical_mappings(PG_FUNCTION_ARGS)
 Datum
 replsync_logical_slot_two_phase_at(PG_FUNCTION_ARGS)
 {
-	Name		name = PG_GETARG_NAME(0);
+	Name name = PG_GETARG_NAME(0);
 	ReplicationSlot *slot;
-	XLogRecPtr	two_phase_at = InvalidXLogRecPtr;
+	XLogRecPtr two_phase_at = InvalidXLogRecPtr;
 
 	check_permission();
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);

@@ -16,9 +16,9 @@
 
 static bool napping = false;
 static uint64 nap_id;
-static TimestampTz deadline;	/* 0: none */
+static TimestampTz deadline; /* 0: none */
 static bool began_in_recovery;
-static bool reload_seen = false;	/* since the last nap ended */
+static bool reload_seen = false; /* since the last nap ended */
 
 /* Begin a nap */
 void
@@ -41,7 +41,7 @@ replsync_nap_begin(uint64 id, const CoreNap *nap)
 long
 replsync_nap_timeout(void)
 {
-	long		remaining = -1;
+	long remaining = -1;
 
 	if (!napping)
 		return -1;
@@ -63,7 +63,7 @@ replsync_nap_note_reload(void)
 void
 replsync_nap_check(bool cancel)
 {
-	CoreWakeup	wakeup = {0};
+	CoreWakeup wakeup = {0};
 
 	if (!napping)
 		return;

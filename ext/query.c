@@ -12,7 +12,7 @@
 static void
 append_value(StringInfo out, const char *value)
 {
-	int32		length = value ? (int32) strlen(value) : -1;
+	int32 length = value ? (int32) strlen(value) : -1;
 
 	appendBinaryStringInfo(out, (char *) &length, sizeof(length));
 	if (value)
@@ -26,7 +26,7 @@ append_value(StringInfo out, const char *value)
 void
 replsync_query(const char *sql, StringInfo out)
 {
-	int32		columns = 0;
+	int32 columns = 0;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();

@@ -18,18 +18,18 @@
 
 PG_MODULE_MAGIC;
 
-void		_PG_init(void);
+void _PG_init(void);
 
-bool		replsync_sync_slots;
-int			replsync_connect_timeout;
-int			replsync_remote_timeout;
+bool replsync_sync_slots;
+int replsync_connect_timeout;
+int replsync_remote_timeout;
 
 /* Read by the core through their names. */
 static char *slots;
 static char *primary_conninfo;
 static char *maintenance_database;
-static int	slot_naptime_min;
-static int	slot_naptime_max;
+static int slot_naptime_min;
+static int slot_naptime_max;
 
 /* Is this one item of replsync.slots? */
 static bool
@@ -66,8 +66,8 @@ check_slots(char **newval, void **extra, GucSource source)
 		return true;
 	for (;;)
 	{
-		int			length;
-		int			used;
+		int length;
+		int used;
 
 		while (isspace((unsigned char) *at))
 			at++;
@@ -92,7 +92,7 @@ static bool
 check_conninfo(char **newval, void **extra, GucSource source)
 {
 	static const char *const secrets[] = {"password", "sslpassword", "scram_client_key",
-	"scram_server_key", "oauth_client_secret"};
+										  "scram_server_key", "oauth_client_secret"};
 	PQconninfoOption *options;
 	const char *found = NULL;
 

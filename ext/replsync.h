@@ -12,8 +12,8 @@
 
 /* replsync.c: configuration */
 extern bool replsync_sync_slots;
-extern int	replsync_connect_timeout;
-extern int	replsync_remote_timeout;
+extern int replsync_connect_timeout;
+extern int replsync_remote_timeout;
 
 /* dispatch.c */
 extern void replsync_dispatch(CoreRequest *request);

@@ -50,7 +50,7 @@ request_shmem(void)
 static void
 startup_shmem(void)
 {
-	bool		found;
+	bool found;
 
 	if (previous_shmem_startup_hook)
 		previous_shmem_startup_hook();
@@ -160,7 +160,7 @@ static void
 replace_rows(const CoreSlotStatus *rows, int nrows, SlotStatusRow *old)
 {
 	ReplsyncShared *s = replsync_shared;
-	int			nold = s->nrows;
+	int nold = s->nrows;
 	TimestampTz now = GetCurrentTimestamp();
 
 	memcpy(old, s->rows, sizeof(SlotStatusRow) * nold);
@@ -241,11 +241,11 @@ bool
 replsync_something_requested(void)
 {
 	ReplsyncShared *s = replsync_shared;
-	bool		wanted;
+	bool wanted;
 
 	LWLockAcquire(s->lock, LW_SHARED);
 	wanted = s->sync_requested > s->sync_begun ||
-		(s->command_busy && !s->command_taken && !s->command_done);
+			 (s->command_busy && !s->command_taken && !s->command_done);
 	LWLockRelease(s->lock);
 	return wanted;
 }

@@ -14,59 +14,59 @@
 typedef struct SlotStatusRow
 {
 	CoreSlotStatus status;
-	char		last_error[CORE_TEXT_LEN];
+	char last_error[CORE_TEXT_LEN];
 	TimestampTz last_error_at;
-	int64		error_count;
+	int64 error_count;
 } SlotStatusRow;
 
 /* How a request of a client backend ended: errcode 0 is success. */
 typedef struct SharedError
 {
-	char		sqlstate[8];
-	char		message[CORE_TEXT_LEN];
-	char		detail[CORE_TEXT_LEN];
-	char		hint[CORE_TEXT_LEN];
+	char sqlstate[8];
+	char message[CORE_TEXT_LEN];
+	char detail[CORE_TEXT_LEN];
+	char hint[CORE_TEXT_LEN];
 } SharedError;
 
 typedef struct ReplsyncShared
 {
-	LWLock	   *lock;			/* protects all below */
-	ConditionVariable done;		/* a pass or a command is over, or the worker is gone */
+	LWLock *lock;			/* protects all below */
+	ConditionVariable done; /* a pass or a command is over, or the worker is gone */
 
 	/* the slot worker; pid 0: none is running */
-	pid_t		pid;
-	Latch	   *latch;
-	uint64		incarnation;	/* a request made of one incarnation is lost with it */
-	int			state;			/* CoreWorkerState */
+	pid_t pid;
+	Latch *latch;
+	uint64 incarnation; /* a request made of one incarnation is lost with it */
+	int state;			/* CoreWorkerState */
 	TimestampTz started_at;
 	TimestampTz last_cycle_at;
 	TimestampTz next_cycle_at;
-	int64		last_cycle_us;
-	int64		cycles;
+	int64 last_cycle_us;
+	int64 cycles;
 	SharedError last_error;
 	TimestampTz last_error_at;
 	CoreProgress progress;
-	bool		copies_settled;	/* no standby any more, and the copies know it */
+	bool copies_settled; /* no standby any more, and the copies know it */
 
 	/*
 	 * sync_slots(): a caller raises requested and waits until a pass that began
 	 * after that has ended.
 	 */
-	uint64		sync_requested;
-	uint64		sync_begun;
-	uint64		sync_done;
-	SharedError sync_error;		/* of the last pass */
+	uint64 sync_requested;
+	uint64 sync_begun;
+	uint64 sync_done;
+	SharedError sync_error; /* of the last pass */
 
 	/* one command at a time; its owner waits for done */
-	bool		command_busy;
-	bool		command_taken;
-	bool		command_done;
-	int			command;		/* CoreCommand */
-	char		command_argument[CORE_TEXT_LEN];
+	bool command_busy;
+	bool command_taken;
+	bool command_done;
+	int command; /* CoreCommand */
+	char command_argument[CORE_TEXT_LEN];
 	CoreCommandResult command_result;
 
-	int			nrows;
-	int			maxrows;
+	int nrows;
+	int maxrows;
 	SlotStatusRow rows[FLEXIBLE_ARRAY_MEMBER];
 } ReplsyncShared;
 

@@ -80,13 +80,13 @@ lock_database(Oid database)
 static void
 check_database(Oid database)
 {
-	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
-	bool		exists = false;
+	HeapTuple tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	bool exists = false;
 
 	if (HeapTupleIsValid(tuple))
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
-		char	   *path = GetDatabasePath(database, form->dattablespace);
+		char *path = GetDatabasePath(database, form->dattablespace);
 
 		exists = form->datconnlimit != DATCONNLIMIT_INVALID_DB && access(path, F_OK) == 0;
 		pfree(path);
@@ -124,7 +124,7 @@ drop_acquired_slot(void)
 #elif PG_VERSION_NUM >= 170000
 	ReplicationSlotDropAcquired();
 #else
-	NameData	name = MyReplicationSlot->data.name;
+	NameData name = MyReplicationSlot->data.name;
 
 	/*
 	 * Up to 16 only ReplicationSlotDrop() is public, and it takes the slot itself. A
@@ -288,7 +288,7 @@ replsync_slot_create(const CoreSlot *spec)
 static bool
 slot_is_copy(void)
 {
-	char		marker[CORE_MARKER_LEN];
+	char marker[CORE_MARKER_LEN];
 
 	if (SlotIsPhysical(MyReplicationSlot) || MyReplicationSlot->data.persistency != RS_PERSISTENT)
 		return false;
@@ -307,7 +307,7 @@ slot_is_leftover(void)
 #if PG_VERSION_NUM >= 170000
 	/* core refuses to make such a slot on a standby */
 	return RecoveryInProgress() && MyReplicationSlot->data.failover &&
-		!MyReplicationSlot->data.synced;
+		   !MyReplicationSlot->data.synced;
 #else
 	return false;
 #endif
@@ -357,7 +357,7 @@ differs_in_confirmed_flush_only(const ReplicationSlotPersistentData *data,
 static void
 mark_promoted_slot(const CoreSlot *spec)
 {
-	char		marker[CORE_MARKER_LEN];
+	char marker[CORE_MARKER_LEN];
 
 	LWLockAcquire(ReplicationSlotAllocationLock, LW_SHARED);
 	if (!replsync_marker_read(spec->name, marker))
@@ -398,7 +398,7 @@ replsync_slot_update(const CoreSlot *spec)
 	set_failover(&data, spec);
 	if (memcmp(&data, &slot->data, sizeof(data)) != 0)
 	{
-		bool		save = !differs_in_confirmed_flush_only(&data, &slot->data);
+		bool save = !differs_in_confirmed_flush_only(&data, &slot->data);
 
 		memcpy(&saved_data, &slot->data, sizeof(saved_data));
 		publish_data(slot, &data);
@@ -425,7 +425,7 @@ static Oid
 slot_database(const char *name)
 {
 	ReplicationSlot *slot;
-	Oid			database = InvalidOid;
+	Oid database = InvalidOid;
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
 	slot = SearchNamedReplicationSlot(name, false);
@@ -439,7 +439,7 @@ slot_database(const char *name)
 void
 replsync_slot_drop(const char *name)
 {
-	Oid			database;
+	Oid database;
 
 	begin_operation();
 	database = slot_database(name);

@@ -27,12 +27,12 @@ extern void replsync_slot_error_cleanup(void);
 extern void replsync_slot_list(StringInfo out);
 extern bool replsync_any_copy(void);
 extern const char *replsync_slot_invalidation(const ReplicationSlot *slot);
-extern int	replsync_slot_owner(const ReplicationSlot *slot);
+extern int replsync_slot_owner(const ReplicationSlot *slot);
 extern bool replsync_marker_read(const char *slot, char *marker);
 extern void replsync_marker_write(const char *slot, const char *marker);
 
 /* slot_xmin.c: which catalog rows the slots hold */
-extern int	replsync_running_version(void);
+extern int replsync_running_version(void);
 extern void replsync_publish_xmin(void);
 extern void replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin);
 

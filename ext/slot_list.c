@@ -71,9 +71,9 @@ replsync_slot_owner(const ReplicationSlot *slot)
 bool
 replsync_marker_read(const char *slot, char *marker)
 {
-	char		path[MAXPGPATH];
-	int			fd;
-	ssize_t		len;
+	char path[MAXPGPATH];
+	int fd;
+	ssize_t len;
 
 	memset(marker, 0, CORE_MARKER_LEN);
 	snprintf(path, sizeof(path), MARKER_PATH, slot);
@@ -102,11 +102,11 @@ replsync_marker_read(const char *slot, char *marker)
 void
 replsync_marker_write(const char *slot, const char *marker)
 {
-	char		path[MAXPGPATH];
-	char		tmppath[MAXPGPATH];
-	char		before[CORE_MARKER_LEN];
-	size_t		len = strnlen(marker, CORE_MARKER_LEN - 1);
-	int			fd;
+	char path[MAXPGPATH];
+	char tmppath[MAXPGPATH];
+	char before[CORE_MARKER_LEN];
+	size_t len = strnlen(marker, CORE_MARKER_LEN - 1);
+	int fd;
 
 	if (replsync_marker_read(slot, before) &&
 		strlen(before) == len && memcmp(before, marker, len) == 0)
@@ -175,8 +175,8 @@ describe_slot(const ReplicationSlot *slot, CoreSlot *out)
 void
 replsync_slot_list(StringInfo out)
 {
-	CoreSlot   *slots;
-	int			count = 0;
+	CoreSlot *slots;
+	int count = 0;
 
 	if (TOTAL_REPLICATION_SLOTS <= 0)
 		return;
@@ -216,7 +216,7 @@ bool
 replsync_any_copy(void)
 {
 	StringInfoData list;
-	bool		found = false;
+	bool found = false;
 
 	initStringInfo(&list);
 	replsync_slot_list(&list);

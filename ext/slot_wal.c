@@ -71,7 +71,7 @@ static ControlFileData *
 read_control_file(void)
 {
 	ControlFileData *control;
-	bool		crc_ok;
+	bool crc_ok;
 
 	LWLockAcquire(ControlFileLock, LW_SHARED);
 	control = get_controlfile(DataDir, &crc_ok);
@@ -93,7 +93,7 @@ static bool
 restartpoint_is_running(void)
 {
 	ControlFileData *control = read_control_file();
-	bool		running = control->checkPointCopy.redo != GetRedoRecPtr();
+	bool running = control->checkPointCopy.redo != GetRedoRecPtr();
 
 	pfree(control);
 	return running;
@@ -106,13 +106,13 @@ restartpoint_is_running(void)
 static XLogRecPtr
 oldest_safe_lsn(void)
 {
-	XLogRecPtr	oldest = GetRedoRecPtr();
+	XLogRecPtr oldest = GetRedoRecPtr();
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
 	for (int i = 0; i < TOTAL_REPLICATION_SLOTS; i++)
 	{
 		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
-		XLogRecPtr	restart_lsn;
+		XLogRecPtr restart_lsn;
 
 		if (!slot->in_use || slot == MyReplicationSlot ||
 			strcmp(NameStr(slot->data.name), REPLSYNC_RESERVATION) == 0)
@@ -133,19 +133,19 @@ oldest_safe_lsn(void)
 static bool
 segment_exists(XLogSegNo segno)
 {
-	TimeLineID	tli;
-	List	   *history;
-	ListCell   *cell;
-	bool		exists = false;
+	TimeLineID tli;
+	List *history;
+	ListCell *cell;
+	bool exists = false;
 
 	(void) GetXLogReplayRecPtr(&tli);
 	if (tli == 0)
 		return false;
 	history = readTimeLineHistory(tli);
-	foreach(cell, history)
+	foreach (cell, history)
 	{
 		TimeLineHistoryEntry *entry = lfirst(cell);
-		char		path[MAXPGPATH];
+		char path[MAXPGPATH];
 		struct stat st;
 
 		/* what an older timeline has after the switch is not our history */
@@ -169,8 +169,8 @@ segment_exists(XLogSegNo segno)
 bool
 replsync_wal_available(XLogRecPtr lsn)
 {
-	XLogSegNo	segno;
-	XLogSegNo	safe_segno;
+	XLogSegNo segno;
+	XLogSegNo safe_segno;
 
 	XLByteToSeg(lsn, segno, wal_segment_size);
 	if (lsn == InvalidXLogRecPtr || segno <= XLogGetLastRemovedSegno() || !segment_exists(segno))
@@ -299,12 +299,12 @@ replsync_logical_decoding_possible(void)
 	return IsLogicalDecodingEnabled();
 #elif PG_VERSION_NUM >= 160000
 	return wal_level >= WAL_LEVEL_LOGICAL &&
-		(!RecoveryInProgress() || GetActiveWalLevelOnStandby() >= WAL_LEVEL_LOGICAL);
+		   (!RecoveryInProgress() || GetActiveWalLevelOnStandby() >= WAL_LEVEL_LOGICAL);
 #else
 	/* what GetActiveWalLevelOnStandby() of 16 returns is in pg_control */
 	ControlFileData *control = read_control_file();
-	bool		possible = wal_level >= WAL_LEVEL_LOGICAL &&
-		(!RecoveryInProgress() || control->wal_level >= WAL_LEVEL_LOGICAL);
+	bool possible = wal_level >= WAL_LEVEL_LOGICAL &&
+					(!RecoveryInProgress() || control->wal_level >= WAL_LEVEL_LOGICAL);
 
 	pfree(control);
 	return possible;
@@ -315,10 +315,10 @@ replsync_logical_decoding_possible(void)
 void
 replsync_recovery_state(CoreRecovery *out)
 {
-	TimeLineID	replay_tli = 0;
-	TimeLineID	receive_tli = 0;
-	XLogRecPtr	received = GetWalRcvFlushRecPtr(NULL, &receive_tli);
-	XLogRecPtr	replayed = GetXLogReplayRecPtr(&replay_tli);
+	TimeLineID replay_tli = 0;
+	TimeLineID receive_tli = 0;
+	XLogRecPtr received = GetWalRcvFlushRecPtr(NULL, &receive_tli);
+	XLogRecPtr replayed = GetXLogReplayRecPtr(&replay_tli);
 
 	memset(out, 0, sizeof(*out));
 	out->system_identifier = GetSystemIdentifier();
@@ -338,7 +338,7 @@ replsync_recovery_state(CoreRecovery *out)
 	out->next_xid = ReadNextTransactionId();
 	out->server_version_num = replsync_running_version();
 	out->reload_time = PgReloadTime +
-		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+					   (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 
 	SpinLockAcquire(&WalRcv->mutex);
 	out->walreceiver_pid = WalRcv->pid;
@@ -352,7 +352,7 @@ replsync_recovery_state(CoreRecovery *out)
 void
 replsync_request_feedback(void)
 {
-	pid_t		pid;
+	pid_t pid;
 
 	SpinLockAcquire(&WalRcv->mutex);
 	pid = WalRcv->pid;

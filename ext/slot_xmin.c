@@ -16,7 +16,7 @@
 int
 replsync_running_version(void)
 {
-	static int	version = 0;
+	static int version = 0;
 
 	if (version == 0)
 		version = atoi(GetConfigOption("server_version_num", false, false));
@@ -32,7 +32,7 @@ replsync_running_version(void)
 static bool
 control_lock_comes_first(void)
 {
-	int			version = replsync_running_version();
+	int version = replsync_running_version();
 
 	switch (version / 10000)
 	{
@@ -61,7 +61,7 @@ publish_xmin_locked(void)
 		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
 		TransactionId slot_xmin;
 		TransactionId slot_catalog_xmin;
-		bool		invalidated;
+		bool invalidated;
 
 		if (!slot->in_use)
 			continue;
@@ -92,8 +92,8 @@ publish_xmin_locked(void)
 void
 replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin)
 {
-	LWLock	   *first = control_lock_comes_first() ? ReplicationSlotControlLock : ProcArrayLock;
-	LWLock	   *second = first == ProcArrayLock ? ReplicationSlotControlLock : ProcArrayLock;
+	LWLock *first = control_lock_comes_first() ? ReplicationSlotControlLock : ProcArrayLock;
+	LWLock *second = first == ProcArrayLock ? ReplicationSlotControlLock : ProcArrayLock;
 
 	LWLockAcquire(first, LW_EXCLUSIVE);
 	LWLockAcquire(second, LW_EXCLUSIVE);

@@ -68,8 +68,7 @@ set_timestamp(Datum *values, bool *nulls, int column, TimestampTz at)
 static TimestampTz
 from_unix_micros(int64 micros)
 {
-	return micros == 0 ? 0 :
-		micros - ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * USECS_PER_SEC);
+	return micros == 0 ? 0 : micros - ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * USECS_PER_SEC);
 }
 
 /* Does the copy still stand that the last pass found ready? */
@@ -77,7 +76,7 @@ static bool
 copy_stands(const char *name)
 {
 	ReplicationSlot *slot;
-	bool		stands = false;
+	bool stands = false;
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
 	slot = SearchNamedReplicationSlot(name, false);
@@ -93,7 +92,7 @@ replsync_slot_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	SlotStatusRow *rows;
-	int			nrows;
+	int nrows;
 
 	replsync_require_preload();
 	InitMaterializedSRF(fcinfo, 0);
@@ -103,8 +102,8 @@ replsync_slot_status(PG_FUNCTION_ARGS)
 	for (int i = 0; i < nrows; i++)
 	{
 		CoreSlotStatus *status = &rows[i].status;
-		Datum		values[15];
-		bool		nulls[15] = {0};
+		Datum values[15];
+		bool nulls[15] = {0};
 
 		if (strcmp(status->action, "dropped") == 0)
 			continue;
@@ -164,8 +163,8 @@ replsync_worker_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ReplsyncShared *s = replsync_shared;
-	Datum		values[11];
-	bool		nulls[11] = {0};
+	Datum values[11];
+	bool nulls[11] = {0};
 
 	replsync_require_preload();
 	InitMaterializedSRF(fcinfo, 0);
@@ -198,9 +197,9 @@ replsync_progress(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CoreProgress progress;
-	pid_t		pid;
-	Datum		values[6];
-	bool		nulls[6] = {0};
+	pid_t pid;
+	Datum values[6];
+	bool nulls[6] = {0};
 
 	replsync_require_preload();
 	InitMaterializedSRF(fcinfo, 0);
@@ -219,4 +218,3 @@ replsync_progress(PG_FUNCTION_ARGS)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
 }
-

@@ -98,7 +98,7 @@ wait_for_work(void)
 {
 	for (;;)
 	{
-		bool		standby = RecoveryInProgress();
+		bool standby = RecoveryInProgress();
 
 		if (core_is_wanted(standby))
 			return;
@@ -112,7 +112,7 @@ wait_for_work(void)
 static void
 refuse_command(const ErrorData *edata)
 {
-	CoreWakeup	wakeup = {0};
+	CoreWakeup wakeup = {0};
 	CoreCommandResult result = {0};
 
 	replsync_begin_cycle(&wakeup);
@@ -161,7 +161,7 @@ start_core(const char *library, const char *kind, const char *argument)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *edata;
+		ErrorData *edata;
 
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
@@ -198,10 +198,10 @@ serve(void)
 
 	for (;;)
 	{
-		WaitEvent	event;
+		WaitEvent event;
 		CoreRequest request;
-		uint64		ignored;
-		bool		cancel = take_cancel();
+		uint64 ignored;
+		bool cancel = take_cancel();
 
 		CHECK_FOR_INTERRUPTS();
 		reload_if_pending();
@@ -231,9 +231,9 @@ serve(void)
 void
 replsync_worker_main(Datum arg)
 {
-	char		kind[BGW_EXTRALEN];
-	char		library[BGW_EXTRALEN + 32];
-	char	   *argument;
+	char kind[BGW_EXTRALEN];
+	char library[BGW_EXTRALEN + 32];
+	char *argument;
 
 	/* All handlers are there before the core is: it gives them its alternate stack. */
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);

@@ -19,7 +19,7 @@ selftest_start(PG_FUNCTION_ARGS)
 {
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
-	pid_t		pid;
+	pid_t pid;
 
 	memset(&worker, 0, sizeof(worker));
 	strlcpy(worker.bgw_name, "replsync selftest", BGW_MAXLEN);

@@ -5,7 +5,7 @@
 #ifndef REPLSYNC_VERSION
 #define REPLSYNC_VERSION devel
 #endif
-#define STRINGIFY(text) #text
+#define STRINGIFY(text)			#text
 #define VERSION_STRING(version) STRINGIFY(version)
 
 /*
