@@ -87,7 +87,10 @@ check_slots(char **newval, void **extra, GucSource source)
 	}
 }
 
-/* Check that a connection string can be read and holds no secret */
+/*
+ * Check that a connection string can be read and holds no secret. The message is not the
+ * usual one, which quotes the value.
+ */
 static bool
 check_conninfo(char **newval, void **extra, GucSource source)
 {
@@ -102,6 +105,7 @@ check_conninfo(char **newval, void **extra, GucSource source)
 	options = PQconninfoParse(*newval, NULL);
 	if (options == NULL)
 	{
+		GUC_check_errmsg("invalid connection string in parameter \"replsync.primary_conninfo\"");
 		GUC_check_errdetail("The value is not a connection string that libpq can read.");
 		GUC_check_errhint("Give it as \"host=... port=... user=...\" or as a URI.");
 		return false;
@@ -119,6 +123,7 @@ check_conninfo(char **newval, void **extra, GucSource source)
 	PQconninfoFree(options);
 	if (found != NULL)
 	{
+		GUC_check_errmsg("parameter \"replsync.primary_conninfo\" must not contain a password");
 		GUC_check_errdetail("It contains \"%s\", and the server logs changed settings and shows them to monitoring roles.", found);
 		GUC_check_errhint("Put the password into a password file and name it with \"passfile\", or leave this parameter empty to use primary_conninfo.");
 		return false;
