@@ -17,7 +17,7 @@
 #define CORE_ABI		1
 #define CORE_NAME_LEN	64 /* NAMEDATALEN */
 #define CORE_MARKER_LEN 256
-#define CORE_TEXT_LEN	256
+#define CORE_TEXT_LEN	1024
 
 /* What the core can ask for; the layout of data in the request and in the answer. */
 typedef enum CoreRequestKind
