@@ -312,11 +312,13 @@ func (p *pair) wait(t *testing.T, before func() error, names []string) {
 			row, remote, local := rows[name], there[name], here[name]
 			switch {
 			case row.State != "ready":
-				return fmt.Errorf("%s: %+v", name, row)
+				w, err := tryWorker(p.standby)
+				return fmt.Errorf("%s: %+v; worker: %+v, %w", name, row, w, err)
 			case local.RestartLSN == nil || *local.RestartLSN != *remote.RestartLSN,
 				local.ConfirmedFlushLSN == nil || *local.ConfirmedFlushLSN != *remote.ConfirmedFlushLSN:
-				return fmt.Errorf("%s is at %v/%v, on the primary at %v/%v: %+v", name, local.RestartLSN,
-					local.ConfirmedFlushLSN, remote.RestartLSN, remote.ConfirmedFlushLSN, row)
+				w, err := tryWorker(p.standby)
+				return fmt.Errorf("%s is at %v/%v, on the primary at %v/%v: %+v; worker: %+v, %w", name, local.RestartLSN,
+					local.ConfirmedFlushLSN, remote.RestartLSN, remote.ConfirmedFlushLSN, row, w, err)
 			}
 		}
 		return nil

@@ -16,8 +16,16 @@ var fastCycles = cluster.Settings(map[string]string{
 	"replsync.slot_naptime_min": "50ms", "replsync.slot_naptime_max": "100ms", "replsync.connect_timeout": "1s",
 })
 
-// refuses checks that the worker says what is in its way: to a caller, in the view, and once in the log since mark.
+// refuses checks that the worker says what is in its way and what would help.
 func (p *pair) refuses(t *testing.T, mark cluster.LogMark, code, message string) (hint string) {
+	t.Helper()
+	hint = p.complains(t, mark, code, message)
+	require.NotEmpty(t, hint, "hint of "+message)
+	return hint
+}
+
+// complains checks that the worker says what is in its way: to a caller, in the view, and once in the log since mark.
+func (p *pair) complains(t *testing.T, mark cluster.LogMark, code, message string) (hint string) {
 	t.Helper()
 	expr := regexp.MustCompile(message)
 	waitWorker(t, p.standby, "to complain of "+message, func(w workerRow) bool {
@@ -26,7 +34,6 @@ func (p *pair) refuses(t *testing.T, mark cluster.LogMark, code, message string)
 	waitCycles(t, p.standby, 5)
 	_, err := trySync(p.standby)
 	hint = requireError(t, err, code, message)
-	require.NotEmpty(t, hint, "hint of %v", err)
 	require.Regexp(t, message, workerStatus(t, p.standby).LastError)
 	require.Len(t, workerLines(p.standby.LogSince(mark), message), 1, "lines in the log")
 	return hint
@@ -61,8 +68,14 @@ func TestRefusals(t *testing.T) {
 		with("wal_receiver_status_interval", "0", "55000", `requires "wal_receiver_status_interval"`)
 		with("primary_conninfo", "", "55000", `requires "primary_conninfo" to be set`)
 		with("replsync.maintenance_database", "nowhere", "3D000", `database "nowhere" does not exist`)
-		with("replsync.primary_conninfo", "user=postgres sslmode=disable host=127.0.0.1 port="+strings.TrimPrefix(cluster.Refused(t), "127.0.0.1:"),
-			"08001", `could not connect to the primary`)
+		story(t, "no server", func(t *testing.T) {
+			mark := p.standby.LogMark()
+			_, port, _ := strings.Cut(cluster.Refused(t), ":")
+			p.standby.Set(t, "replsync.primary_conninfo", "user=postgres host=127.0.0.1 port="+port)
+			p.complains(t, mark, "08001", "could not connect to the primary: .* refused")
+			p.standby.Unset(t, "replsync.primary_conninfo")
+			works(t)
+		})
 		if major >= firstFailover {
 			with("sync_replication_slots", "on", "55000", `synchronized by the server itself`)
 		}
