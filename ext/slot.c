@@ -364,7 +364,8 @@ mark_promoted_slot(const CoreSlot *spec)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("replication slot \"%s\" is not a copy of a slot of the primary", spec->name)));
-	replsync_marker_write(spec->name, spec->marker);
+	if (replsync_marker_write(spec->name, spec->marker))
+		replsync_marker_sync(spec->name);
 	LWLockRelease(ReplicationSlotAllocationLock);
 }
 
@@ -377,6 +378,8 @@ replsync_slot_update(const CoreSlot *spec)
 {
 	ReplicationSlotPersistentData data;
 	ReplicationSlot *slot;
+	bool marker_changed;
+	bool save;
 
 	begin_operation();
 	if (!RecoveryInProgress())
@@ -392,14 +395,15 @@ replsync_slot_update(const CoreSlot *spec)
 	check_update(spec);
 	slot = MyReplicationSlot;
 
-	replsync_marker_write(spec->name, spec->marker);
 	memcpy(&data, &slot->data, sizeof(data));
 	set_data(&data, spec);
 	set_failover(&data, spec);
+	save = !differs_in_confirmed_flush_only(&data, &slot->data);
+	marker_changed = replsync_marker_write(spec->name, spec->marker);
+	if (marker_changed && !save)
+		replsync_marker_sync(spec->name);
 	if (memcmp(&data, &slot->data, sizeof(data)) != 0)
 	{
-		bool save = !differs_in_confirmed_flush_only(&data, &slot->data);
-
 		memcpy(&saved_data, &slot->data, sizeof(saved_data));
 		publish_data(slot, &data);
 		ReplicationSlotMarkDirty();

@@ -29,7 +29,8 @@ extern bool replsync_any_copy(void);
 extern const char *replsync_slot_invalidation(const ReplicationSlot *slot);
 extern int replsync_slot_owner(const ReplicationSlot *slot);
 extern bool replsync_marker_read(const char *slot, char *marker);
-extern void replsync_marker_write(const char *slot, const char *marker);
+extern bool replsync_marker_write(const char *slot, const char *marker);
+extern void replsync_marker_sync(const char *slot);
 
 /* slot_xmin.c: which catalog rows the slots hold */
 extern int replsync_running_version(void);

@@ -98,8 +98,12 @@ replsync_marker_read(const char *slot, char *marker)
 	return len >= 0;
 }
 
-/* Write the marker of a slot, durably, if it is another one than before */
-void
+/*
+ * Write the marker of a slot, if it is another one than before, and tell whether it was. The file
+ * is on disk then, its name only after replsync_marker_sync() or the save of the slot, which
+ * syncs the directory too (SaveSlotToPath(), slot.c).
+ */
+bool
 replsync_marker_write(const char *slot, const char *marker)
 {
 	char path[MAXPGPATH];
@@ -110,7 +114,7 @@ replsync_marker_write(const char *slot, const char *marker)
 
 	if (replsync_marker_read(slot, before) &&
 		strlen(before) == len && memcmp(before, marker, len) == 0)
-		return;
+		return false;
 
 	snprintf(path, sizeof(path), MARKER_PATH, slot);
 	snprintf(tmppath, sizeof(tmppath), MARKER_PATH ".tmp", slot);
@@ -129,13 +133,29 @@ replsync_marker_write(const char *slot, const char *marker)
 				(errcode_for_file_access(),
 				 errmsg("could not write file \"%s\": %m", tmppath)));
 	}
+	if (pg_fsync(fd) != 0)
+		ereport(data_sync_elevel(ERROR),
+				(errcode_for_file_access(),
+				 errmsg("could not fsync file \"%s\": %m", tmppath)));
 	if (CloseTransientFile(fd) != 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not close file \"%s\": %m", tmppath)));
+	if (rename(tmppath, path) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not rename file \"%s\" to \"%s\": %m", tmppath, path)));
+	return true;
+}
 
-	/* this syncs the file before and the directory after */
-	(void) durable_rename(tmppath, path, ERROR);
+/* Make sure that the marker is found again after a crash */
+void
+replsync_marker_sync(const char *slot)
+{
+	char path[MAXPGPATH];
+
+	snprintf(path, sizeof(path), "pg_replslot/%s", slot);
+	fsync_fname(path, true);
 }
 
 /* Fill in a slot from a copy of its entry in shared memory */
