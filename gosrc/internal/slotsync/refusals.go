@@ -47,7 +47,7 @@ func refuseHere(s *Settings, r host.Recovery) *refusal {
 	case !r.InRecovery:
 		return refuse("replication slots can only be synchronized to a standby server", "", "")
 	case r.PromoteTriggered:
-		return refuse("replication slots cannot be synchronized while the standby is being promoted", "", "")
+		return errPromotion
 	case s.CoreSync:
 		return refuse("replication slots are synchronized by the server itself",
 			"The parameter sync_replication_slots is on; two workers on the same slots would undo each other's work.",

@@ -31,9 +31,9 @@ type Worker struct {
 	primary  Primary
 	rows     []host.SlotStatus // as last published
 
-	nap       time.Duration // current pause
-	complaint string        // last logged trouble
-	tidy      bool          // nothing is left to settle after a promotion
+	nap        time.Duration   // current pause
+	complaints map[string]bool // trouble that was logged since the last good pass
+	tidy       bool            // nothing is left to settle after a promotion
 
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // of the pass under way
@@ -41,11 +41,14 @@ type Worker struct {
 
 // New makes a worker.
 func New(h host.Host, files Files, open Open) *Worker {
-	return &Worker{host: h, files: files, open: open, memory: newMemory()}
+	return &Worker{host: h, files: files, open: open, memory: newMemory(), complaints: map[string]bool{}}
 }
 
 // errCancelled is what a cancelled pass ends with.
 var errCancelled = host.Errorf("57014", "canceling the synchronization of replication slots due to user request")
+
+// errPromotion is what a pass ends with that a promotion finds waiting for the primary, which may be gone.
+var errPromotion = refuse("replication slots cannot be synchronized while the standby is being promoted", "", "")
 
 // Cancel ends the pass under way, if any. It may be called from anywhere, and does not wait.
 func (w *Worker) Cancel() {
@@ -225,11 +228,33 @@ func (w *Worker) begin(ctx context.Context) (context.Context, func()) {
 	w.mu.Lock()
 	w.cancel = cancel
 	w.mu.Unlock()
+	safego.Go(func() error { return w.watchPromotion(remote, cancel) }, nil)
 	return remote, func() {
 		w.mu.Lock()
 		w.cancel = nil
 		w.mu.Unlock()
 		cancel(nil)
+	}
+}
+
+// watchPromotion ends a pass once this server is promoted.
+func (w *Worker) watchPromotion(ctx context.Context, end context.CancelCauseFunc) error {
+	tick := time.NewTicker(promotionNap)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		r, err := w.host.Recovery(ctx)
+		if err != nil {
+			return err
+		}
+		if !r.InRecovery || r.PromoteTriggered {
+			end(errPromotion)
+			return nil
+		}
 	}
 }
 
@@ -261,7 +286,7 @@ func (w *Worker) disconnect() {
 func (w *Worker) next(s *Settings, err error, changed bool) (time.Duration, host.State) {
 	state := host.Napping
 	switch {
-	case errors.Is(err, errCancelled), err == nil && changed:
+	case errors.Is(err, errCancelled), errors.Is(err, errPromotion), err == nil && changed:
 		w.nap = s.NaptimeMin
 	case isRefusal(err):
 		// A reload ends the nap; what is refused at the primary is looked at again as an idle slot is.
@@ -280,24 +305,25 @@ func (w *Worker) next(s *Settings, err error, changed bool) (time.Duration, host
 	return w.nap, state
 }
 
-// report logs trouble when it begins, changes and ends.
+// report logs trouble when it begins and ends.
 func (w *Worker) report(ctx context.Context, err error) {
 	switch {
-	case err == nil && w.complaint != "":
-		w.complaint = ""
+	case err == nil && len(w.complaints) > 0:
+		clear(w.complaints)
 		w.log(ctx, host.Info, host.Message{Text: "replication slots are synchronized again"})
-	case err != nil && !errors.Is(err, errCancelled):
+	case err != nil && !errors.Is(err, errCancelled) && !errors.Is(err, errPromotion):
 		w.complain(ctx, err)
 	}
 }
 
+// complain logs each trouble once: a connection may fail in turn in several ways for one reason.
 func (w *Worker) complain(ctx context.Context, err error) {
 	m := host.Describe(err)
 	text := m.SQLState + m.Text + m.Detail
-	if text == w.complaint {
+	if w.complaints[text] {
 		return
 	}
-	w.complaint = text
+	w.complaints[text] = true
 	var panicked *safego.PanicError
 	if errors.As(err, &panicked) {
 		m.Detail = string(panicked.Stack)
