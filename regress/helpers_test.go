@@ -325,6 +325,15 @@ func (p *pair) wait(t *testing.T, before func() error, names []string) {
 	})
 }
 
+// waitDropped waits until a copy is gone.
+func (p *pair) waitDropped(t *testing.T, name string) {
+	t.Helper()
+	cluster.Eventually(t, cluster.DefaultDeadline, "the copy "+name+" to be dropped", func() bool {
+		_, there := p.standby.Slots(t)[name]
+		return !there
+	})
+}
+
 // requireCopies checks that the standby has copies of these slots and no other slot.
 func (p *pair) requireCopies(t *testing.T, names ...string) {
 	t.Helper()

@@ -158,7 +158,7 @@ func (p *pair) testWALLevel(t *testing.T) {
 	}
 
 	p.dropSlot(t, "s")
-	cluster.Eventually(t, cluster.DefaultDeadline, "the copy to be dropped", func() bool { return len(p.standby.Slots(t)) == 0 })
+	p.waitDropped(t, "s")
 	mark := p.standby.LogMark()
 	p.primary.Exec(t, "alter system set wal_level = 'replica'")
 	p.primary.Restart(t)
@@ -175,7 +175,7 @@ func (p *pair) testWALLevel(t *testing.T) {
 	p.createSlot(t, "postgres", "s", "test_decoding")
 	p.waitReady(t, "s")
 	p.dropSlot(t, "s")
-	cluster.Eventually(t, cluster.DefaultDeadline, "the copy to be dropped", func() bool { return len(p.standby.Slots(t)) == 0 })
+	p.waitDropped(t, "s")
 	p.createSlot(t, "postgres", "s", "test_decoding")
 	p.waitReady(t, "s")
 }
