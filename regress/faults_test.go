@@ -50,8 +50,16 @@ func (p *pair) testNetwork(t *testing.T, proxy *cluster.Proxy) {
 		return w.State == "blocked" && strings.Contains(w.LastError, "primary")
 	})
 	require.NotNil(t, w.LastErrorAt)
-	waitCycles(t, p.standby, 5)
-	require.LessOrEqual(t, len(workerLines(p.standby.LogSince(mark), "WARNING|ERROR")), 2, "lines about one trouble")
+	waitCycles(t, p.standby, 10)
+	// How a connection fails depends on the moment.
+	said := map[string]bool{}
+	for _, line := range workerLines(p.standby.LogSince(mark), "WARNING|ERROR") {
+		_, message, _ := strings.Cut(line, "WARNING:")
+		require.False(t, said[message], "twice: %s", line)
+		said[message] = true
+	}
+	require.NotEmpty(t, said)
+	require.LessOrEqual(t, len(said), 4)
 	_, err := trySync(p.standby)
 	require.Error(t, err)
 	proxy.Refuse(false)
@@ -369,7 +377,7 @@ func TestPasswords(t *testing.T) {
 					require.Error(t, err)
 					continue
 				}
-				hint := requireError(t, err, "22023", "invalid value for parameter")
+				hint := requireError(t, err, "22023", "must not contain a password")
 				require.Contains(t, hint, "password file")
 			}
 		}
@@ -389,9 +397,8 @@ func (p *pair) requireSecret(t *testing.T, word string) {
 	var found []string
 	look := func(where, text string) {
 		for line := range strings.Lines(text) {
-			// Core logs statements that fail, and the value that it refuses; both are the test's own.
-			own := strings.Contains(line, "STATEMENT:") || strings.Contains(line, `invalid value for parameter "replsync.primary_conninfo"`)
-			if strings.Contains(line, word) && !own {
+			// Core logs statements that fail: those are the test's own.
+			if strings.Contains(line, word) && !strings.Contains(line, "STATEMENT:") {
 				found = append(found, where+": "+line)
 			}
 		}

@@ -67,7 +67,10 @@ func TestRefusals(t *testing.T) {
 		with("hot_standby_feedback", "off", "55000", `requires "hot_standby_feedback" to be enabled`)
 		with("wal_receiver_status_interval", "0", "55000", `requires "wal_receiver_status_interval"`)
 		with("primary_conninfo", "", "55000", `requires "primary_conninfo" to be set`)
+		// From 17 on pg_basebackup writes a dbname into primary_conninfo.
+		p.standby.Set(t, "replsync.primary_conninfo", conninfo(p.primary, "postgres"))
 		with("replsync.maintenance_database", "nowhere", "3D000", `database "nowhere" does not exist`)
+		p.standby.Unset(t, "replsync.primary_conninfo")
 		story(t, "no server", func(t *testing.T) {
 			mark := p.standby.LogMark()
 			_, port, _ := strings.Cut(cluster.Refused(t), ":")
