@@ -52,7 +52,7 @@ func refuseHere(s *Settings, r host.Recovery) *refusal {
 		return refuse("replication slots are synchronized by the server itself",
 			"The parameter sync_replication_slots is on; two workers on the same slots would undo each other's work.",
 			"Set sync_replication_slots to off for replsync to go on, or replsync.sync_slots to off.")
-	case !r.LogicalDecoding && major < firstDynamic:
+	case s.WALLevel != "logical" && major < firstDynamic:
 		return refuse(fmt.Sprintf(requires, `"wal_level" to be "logical"`),
 			fmt.Sprintf("It is \"%s\" on this standby.", s.WALLevel),
 			"Set wal_level to logical on both servers and restart them.")
