@@ -202,7 +202,7 @@ func (p *pass) fetchFor(plans []*plan) ([]*plan, error) {
 func (p *pass) createOne(plan *plan, recovery host.Recovery) {
 	// The newer row is better, but its confirmed_flush_lsn may not have arrived here; the older one's had.
 	row := plan.remote
-	if plan.seen.ConfirmedFlushLSN <= recovery.FlushLSN && (!plan.seen.TwoPhase || plan.seen.TwoPhaseAt != 0) {
+	if plan.seen.ConfirmedFlushLSN <= recovery.FlushLSN && !twoPhaseUnknown(plan.seen, recovery) {
 		row = plan.seen
 	}
 	slot := host.Slot{

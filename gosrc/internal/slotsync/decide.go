@@ -118,7 +118,7 @@ func (p *plan) decideNew(in input) {
 		p.show(stateInvalidated, actionSkipped, reasonInvalidated)
 	case !in.recovery.LogicalDecoding:
 		p.wait(reasonDecoding)
-	case p.remote.TwoPhase && p.remote.TwoPhaseAt == 0:
+	case twoPhaseUnknown(p.remote, in.recovery):
 		p.wait(reasonTwoPhase)
 	case p.remote.ConfirmedFlushLSN > in.recovery.FlushLSN:
 		p.wait(reasonNotFlushed)
@@ -173,7 +173,7 @@ func (p *plan) decideMove(recovery host.Recovery) {
 	case r.ConfirmedFlushLSN > recovery.FlushLSN:
 		p.action, p.reason = actionSkipped, reasonNotFlushed
 		return
-	case r.TwoPhase && r.TwoPhaseAt == 0:
+	case twoPhaseUnknown(r, recovery):
 		p.action, p.reason = actionSkipped, reasonTwoPhase
 		return
 	}
@@ -188,6 +188,12 @@ func (p *plan) decideMove(recovery host.Recovery) {
 		p.snapshot = r.RestartLSN
 	}
 	p.moveXmin(recovery)
+}
+
+// twoPhaseUnknown tells whether it is not known from where on a slot decodes prepared transactions. Where the view shows it,
+// none is a value: ALTER_REPLICATION_SLOT sets two_phase alone.
+func twoPhaseUnknown(r *primary.Slot, recovery host.Recovery) bool {
+	return r.TwoPhase && r.TwoPhaseAt == 0 && majorOf(recovery.ServerVersionNum) < firstTwoPhaseAt
 }
 
 // moveXmin follows the primary's catalog_xmin as far as this server has replayed. A value beyond that would make the

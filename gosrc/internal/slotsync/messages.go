@@ -4,9 +4,10 @@ import "fmt"
 
 // Versions in which the server's behaviour changed.
 const (
-	firstConflict = 16 // replay invalidates slots whose rows it removes
-	firstFailover = 17 // slots have the flags failover and synced
-	firstDynamic  = 19 // logical decoding is switched on by the first slot
+	firstConflict   = 16 // replay invalidates slots whose rows it removes
+	firstFailover   = 17 // slots have the flags failover and synced
+	firstTwoPhaseAt = 18 // pg_replication_slots shows two_phase_at
+	firstDynamic    = 19 // logical decoding is switched on by the first slot
 )
 
 const nameLen = 64 // NAMEDATALEN
