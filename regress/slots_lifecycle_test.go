@@ -220,7 +220,7 @@ func (p *pair) testFlags(t *testing.T) {
 		replicationCommand(t, p.primary, "ALTER_REPLICATION_SLOT n (TWO_PHASE true)")
 		p.syncReady(t, "n")
 		require.True(t, p.standby.Slots(t)["n"].TwoPhase)
-		const at = "select two_phase_at from pg_replication_slots where slot_name = 'n'"
+		const at = "select coalesce(two_phase_at, '0/0') from pg_replication_slots where slot_name = 'n'"
 		require.Equal(t, cluster.QueryOne[cluster.LSN](t, p.primary, at), cluster.QueryOne[cluster.LSN](t, p.standby, at))
 	}
 	p.standby.Unset(t, "replsync.slots")
