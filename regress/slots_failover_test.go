@@ -15,8 +15,8 @@ import (
 	"github.com/replsync/replsync/regress/cluster"
 )
 
-// vacuumFull rewrites the catalogs that decoding looks up relations in, so that old tuples are found through the
-// mapping files only.
+// vacuumFull rewrites the catalogs that decoding looks up relations in. What a transaction did to them before that is found
+// through the mapping files only.
 func vacuumFull(t *testing.T, db *cluster.Database) {
 	t.Helper()
 	for _, catalog := range []string{"pg_class", "pg_attribute", "pg_type", "pg_attrdef"} {
@@ -68,7 +68,7 @@ func TestFailover(t *testing.T) {
 		}
 		_, err := open.Exec(background(t), "insert into t values (26); commit")
 		require.NoError(t, err)
-		app1.Exec(t, "alter table t add column late int default 1")
+		makeTable(t, app1, "late")
 		vacuumFull(t, app1)
 		app1.Exec(t, "insert into t values (27)")
 		app2.Exec(t, "insert into t values (5)")
@@ -95,19 +95,22 @@ func TestFailover(t *testing.T) {
 		app2.Exec(t, "insert into t values (7)")
 		p.standby.Exec(t, "insert into t values (11)")
 
+		// First and alone: what another slot's decoding passes it leaves a snapshot of.
+		running.Start(t, p.standby)
+		running.WaitValues(t, "public.t", "id", cluster.Query[string](t, app1, "select id::text from t order by t.id")...)
 		mapped := cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: "mapped", Database: "app1", Plugin: "test_decoding", FromSlot: true})
 		idle := cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: "idle", Publication: "p", FromSlot: true})
-		all := []*cluster.Consumer{mapped, running, plain, prepared, idle}
-		for _, c := range all {
+		for _, c := range []*cluster.Consumer{mapped, plain, prepared, idle} {
 			c.Start(t, p.standby)
 		}
 		idle.WaitValues(t, "public.t", "id", ids(1, 11)...)
-		running.WaitValues(t, "public.t", "id", cluster.Query[string](t, app1, "select id::text from t order by t.id")...)
 		requireSameSet(t, mapped, app1)
+		mapped.WaitValues(t, "public.early", "id", "1", "2")
+		mapped.WaitValues(t, "public.late", "id", "1", "2")
 		requireSameSet(t, plain, app2)
 		requireSameSet(t, prepared, app2)
 		requirePrepared(t, prepared, "seen", "unseen")
-		for _, c := range all {
+		for _, c := range []*cluster.Consumer{running, mapped, plain, prepared, idle} {
 			c.WaitConfirmed(t, p.standby)
 		}
 	})
@@ -119,7 +122,7 @@ func (p *pair) loseMappings(t *testing.T) {
 	t.Helper()
 	app1 := p.primary.DB("app1")
 	app1.Exec(t, "insert into t select generate_series(1, 5)")
-	app1.Exec(t, "alter table t add column early text default 'x'")
+	makeTable(t, app1, "early")
 	vacuumFull(t, app1)
 	app1.Exec(t, "insert into t select generate_series(6, 10)")
 	p.primary.Exec(t, "checkpoint")
@@ -127,6 +130,13 @@ func (p *pair) loseMappings(t *testing.T) {
 	p.standby.Exec(t, "checkpoint")
 	require.NotEmpty(t, filesIn(t, p.primary, "pg_logical/mappings"), "the primary's mapping files")
 	require.Empty(t, filesIn(t, p.standby, "pg_logical/mappings"), "the standby's mapping files")
+}
+
+// makeTable makes a table and rows of it in one transaction, whose own changes to the catalogs decide how each row is read.
+func makeTable(t *testing.T, db *cluster.Database, name string) {
+	t.Helper()
+	db.Exec(t, fmt.Sprintf(`begin; create table %[1]s (id int primary key); insert into %[1]s values (1);
+		alter table %[1]s add column v text default 'x'; insert into %[1]s values (2); commit`, name))
 }
 
 func filesIn(t *testing.T, s *cluster.Server, dir string) []string {
