@@ -341,6 +341,11 @@ func (p *pair) growWAL(t *testing.T) {
 	for range 3 {
 		p.primary.Exec(t, "select pg_logical_emit_message(false, 'x', 'x'); select pg_switch_wal()")
 	}
+	// The standby's own slot must not be caught by it.
+	end := p.primary.CurrentLSN(t)
+	cluster.Eventually(t, cluster.DefaultDeadline, "the primary to know how far the standby is", func() bool {
+		return *p.primary.Slots(t)[p.standby.Slot].RestartLSN+1<<19 > end
+	})
 	p.primary.Exec(t, "checkpoint")
 	p.primary.WaitReplayed(t, p.standby)
 }
