@@ -313,11 +313,11 @@ func (p *pair) wait(t *testing.T, before func() error, names []string) {
 			switch {
 			case row.State != "ready":
 				w, err := tryWorker(p.standby)
-				return fmt.Errorf("%s: %+v; worker: %+v, %w", name, row, w, err)
+				return fmt.Errorf("%s: %+v; worker: %+v, %v", name, row, w, err)
 			case local.RestartLSN == nil || *local.RestartLSN != *remote.RestartLSN,
 				local.ConfirmedFlushLSN == nil || *local.ConfirmedFlushLSN != *remote.ConfirmedFlushLSN:
 				w, err := tryWorker(p.standby)
-				return fmt.Errorf("%s is at %v/%v, on the primary at %v/%v: %+v; worker: %+v, %w", name, local.RestartLSN,
+				return fmt.Errorf("%s is at %v/%v, on the primary at %v/%v: %+v; worker: %+v, %v", name, local.RestartLSN,
 					local.ConfirmedFlushLSN, remote.RestartLSN, remote.ConfirmedFlushLSN, row, w, err)
 			}
 		}
