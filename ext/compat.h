@@ -15,6 +15,25 @@
 #define TOTAL_REPLICATION_SLOTS max_replication_slots
 #endif
 
+/* A temporary slot with nothing set; later versions have more to say about it. */
+#if PG_VERSION_NUM >= 190000
+#define COMPAT_CREATE_TEMPORARY_SLOT(name, db_specific) \
+	ReplicationSlotCreate(name, db_specific, RS_TEMPORARY, false, false, false, false)
+#elif PG_VERSION_NUM >= 170000
+#define COMPAT_CREATE_TEMPORARY_SLOT(name, db_specific) \
+	ReplicationSlotCreate(name, db_specific, RS_TEMPORARY, false, false, false)
+#else
+#define COMPAT_CREATE_TEMPORARY_SLOT(name, db_specific) \
+	ReplicationSlotCreate(name, db_specific, RS_TEMPORARY, false)
+#endif
+
+/* Take a slot that nobody uses, also an invalidated one. */
+#if PG_VERSION_NUM >= 180000
+#define COMPAT_ACQUIRE_SLOT(name) ReplicationSlotAcquire(name, true, false)
+#else
+#define COMPAT_ACQUIRE_SLOT(name) ReplicationSlotAcquire(name, true)
+#endif
+
 /* Who owns a WaitEventSet that lives as long as the process. */
 #if PG_VERSION_NUM >= 170000
 #define COMPAT_WAIT_SET_OWNER NULL

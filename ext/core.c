@@ -238,13 +238,6 @@ replsync_core_load(const char *library)
 	core = open_core(path);
 }
 
-/* Is the core here? */
-bool
-replsync_core_loaded(void)
-{
-	return core != NULL;
-}
-
 /* Readable when the core has put a request into its queue */
 int
 replsync_core_wakeup_fd(void)

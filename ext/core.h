@@ -7,7 +7,6 @@
 #include "core_api.h"
 
 extern void replsync_core_load(const char *library);
-extern bool replsync_core_loaded(void);
 extern int replsync_core_wakeup_fd(void);
 extern void replsync_core_start(const char *kind, const char *argument);
 extern bool replsync_core_next(CoreRequest *request);

@@ -28,7 +28,7 @@ typedef enum CoreRequestKind
 	CORE_ENVIRONMENT,	/* nothing -> NAME=value\0... */
 	CORE_RECOVERY,		/* nothing -> CoreRecovery */
 	CORE_SLOT_LIST,		/* nothing -> CoreSlot[] */
-	CORE_SLOT_RESERVE,	/* CoreSlot: restart_lsn; 0 releases -> nothing */
+	CORE_SLOT_RESERVE,	/* CoreSlot: restart_lsn, 0 releases; catalog_xmin -> nothing */
 	CORE_SLOT_CREATE,	/* CoreSlot -> nothing */
 	CORE_SLOT_UPDATE,	/* CoreSlot -> nothing */
 	CORE_SLOT_DROP,		/* CoreSlot: name -> nothing */
@@ -111,13 +111,19 @@ typedef struct CoreWakeup
 	char argument[CORE_TEXT_LEN];
 } CoreWakeup;
 
-typedef struct CoreCommandResult
+/* How something ended. An empty sqlstate is success; the other texts may be empty too. */
+typedef struct CoreOutcome
 {
-	int64_t value;
-	char sqlstate[8]; /* empty: success */
+	char sqlstate[8];
 	char message[CORE_TEXT_LEN];
 	char detail[CORE_TEXT_LEN];
 	char hint[CORE_TEXT_LEN];
+} CoreOutcome;
+
+typedef struct CoreCommandResult
+{
+	int64_t value;
+	CoreOutcome outcome;
 } CoreCommandResult;
 
 typedef struct CoreRecovery
@@ -125,8 +131,6 @@ typedef struct CoreRecovery
 	uint64_t system_identifier;
 	uint64_t replay_lsn;
 	uint64_t flush_lsn; /* received or replayed, same timeline */
-	uint64_t redo_lsn;	/* of the last restartpoint begun */
-	uint64_t last_removed_segment;
 	uint64_t wal_segment_size;
 	int64_t reload_time; /* microseconds since 1970, when the configuration was read */
 	uint32_t timeline;
@@ -178,12 +182,9 @@ typedef struct CorePass
 {
 	int64_t duration_us;
 	int64_t nrows;
-	int32_t full;	  /* rows replace all; else the pass failed and rows stay */
-	int32_t state;	  /* CoreWorkerState */
-	char sqlstate[8]; /* empty: success */
-	char message[CORE_TEXT_LEN];
-	char detail[CORE_TEXT_LEN];
-	char hint[CORE_TEXT_LEN];
+	int32_t full;  /* rows replace all; else the pass failed and rows stay */
+	int32_t state; /* CoreWorkerState */
+	CoreOutcome outcome;
 } CorePass;
 
 typedef struct CoreSlotStatus

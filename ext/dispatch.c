@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "port.h"
 #include "storage/condition_variable.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "utils/guc.h"
@@ -139,7 +140,7 @@ carry_out(const CoreRequest *request, StringInfo out)
 			replsync_slot_list(out);
 			break;
 		case CORE_SLOT_RESERVE:
-			replsync_slot_reserve(slot->restart_lsn);
+			replsync_slot_reserve(slot->restart_lsn, slot->catalog_xmin);
 			break;
 		case CORE_SLOT_CREATE:
 			replsync_slot_create(slot);
@@ -180,6 +181,26 @@ carry_out(const CoreRequest *request, StringInfo out)
 	return true;
 }
 
+/*
+ * The core wants UTF-8. This process has no database, so its messages have the encoding of
+ * lc_messages, which cannot be converted from here: what is not UTF-8 becomes ASCII.
+ */
+static const char *
+to_utf8(const char *text)
+{
+	char *copy;
+
+	if (text == NULL || pg_verify_mbstr(PG_UTF8, text, strlen(text), true))
+		return text;
+	copy = pstrdup(text);
+	for (char *at = copy; *at; at++)
+	{
+		if (IS_HIGHBIT_SET(*at))
+			*at = '?';
+	}
+	return copy;
+}
+
 /* Answer with an error, in the core's encoding */
 static void
 answer_error(uint64 id, ErrorData *edata)
@@ -187,9 +208,9 @@ answer_error(uint64 id, ErrorData *edata)
 	CoreError error;
 
 	strlcpy(error.sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(error.sqlstate));
-	error.message = edata->message ? pg_server_to_any(edata->message, strlen(edata->message), PG_UTF8) : "";
-	error.detail = edata->detail ? pg_server_to_any(edata->detail, strlen(edata->detail), PG_UTF8) : NULL;
-	error.hint = edata->hint ? pg_server_to_any(edata->hint, strlen(edata->hint), PG_UTF8) : NULL;
+	error.message = edata->message ? to_utf8(edata->message) : "";
+	error.detail = to_utf8(edata->detail);
+	error.hint = to_utf8(edata->hint);
 	replsync_core_answer(id, &error, NULL, 0);
 }
 
@@ -209,6 +230,41 @@ clean_up(const ErrorData *edata)
 	LWLockReleaseAll();
 	ConditionVariableCancelSleep();
 	AbortCurrentTransaction();
+	/* Outside a transaction nobody else closes what was opened. */
+	AtEOXact_Files(false);
+}
+
+/*
+ * Serve interrupts between requests. A cancel, or replay that wants the reservation, becomes
+ * true: the work under way is to end, and this process goes on.
+ */
+bool
+replsync_take_interrupts(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool canceled = QueryCancelPending;
+
+	QueryCancelPending = false;
+	PG_TRY();
+	{
+		CHECK_FOR_INTERRUPTS();
+	}
+	PG_CATCH();
+	{
+		ErrorData *edata;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		clean_up(edata);
+		MemoryContextSwitchTo(context);
+		FreeErrorData(edata);
+		RESUME_INTERRUPTS();
+		canceled = true;
+	}
+	PG_END_TRY();
+	return canceled;
 }
 
 /* Carry out one request of the core and answer it */

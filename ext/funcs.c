@@ -16,6 +16,7 @@
 
 #include "shmem.h"
 #include "status.h"
+#include "worker.h"
 
 PG_FUNCTION_INFO_V1(replsync_version);
 PG_FUNCTION_INFO_V1(replsync_sync_slots_sql);
@@ -60,18 +61,25 @@ require_standby(void)
 				 errmsg("replication slots can only be synchronized to a standby server")));
 }
 
-/* Raise an error that came from the worker */
+/* Raise the error that came from the worker, if it is one */
 static void
-raise_error(const char *sqlstate, const char *message, const char *detail, const char *hint)
+raise_failure(const CoreOutcome *outcome)
 {
+	const char *code = outcome->sqlstate;
+
+	if (code[0] == '\0')
+		return;
 	ereport(ERROR,
-			(errcode(MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4])),
-			 errmsg("%s", message),
-			 *detail ? errdetail("%s", detail) : 0,
-			 *hint ? errhint("%s", hint) : 0));
+			(errcode(MAKE_SQLSTATE(code[0], code[1], code[2], code[3], code[4])),
+			 errmsg("%s", replsync_to_server(outcome->message)),
+			 outcome->detail[0] ? errdetail("%s", replsync_to_server(outcome->detail)) : 0,
+			 outcome->hint[0] ? errhint("%s", replsync_to_server(outcome->hint)) : 0));
 }
 
-/* Sleep until the worker has news; error out at the deadline */
+/*
+ * Sleep until the worker has news; error out at the deadline, or when the server is no
+ * standby any more: then nobody answers.
+ */
 static void
 wait_for_news(TimestampTz deadline, const char *what)
 {
@@ -82,7 +90,9 @@ wait_for_news(TimestampTz deadline, const char *what)
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("%s", what),
 				 errhint("The view replsync.worker_status shows what the slot worker does.")));
-	(void) ConditionVariableTimedSleep(&replsync_shared->done, remaining, PG_WAIT_EXTENSION);
+	require_standby();
+	(void) ConditionVariableTimedSleep(&replsync_shared->done, Min(remaining, PROMOTION_POLL_MS),
+									   PG_WAIT_EXTENSION);
 }
 
 /* Find the running worker's incarnation, waiting for one that is being restarted */
@@ -106,7 +116,8 @@ find_worker(void)
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("no slot worker of replsync is running"),
 					 errhint("See the server log; max_worker_processes may be too low.")));
-		(void) ConditionVariableTimedSleep(&replsync_shared->done, 1000, PG_WAIT_EXTENSION);
+		require_standby();
+		(void) ConditionVariableTimedSleep(&replsync_shared->done, PROMOTION_POLL_MS, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
 	return incarnation;
@@ -126,15 +137,16 @@ check_worker(uint64 incarnation)
 			 errhint("Try again; see the server log for the reason.")));
 }
 
-/* Wait until a pass that begins from now on is over; returns its error */
-static SharedError
-run_pass(void)
+/* Wait until a pass that begins from now on is over; returns its rows, or raises its error */
+static SyncRow *
+run_pass(int *nrows)
 {
 	ReplsyncShared *s = replsync_shared;
 	uint64 incarnation = find_worker();
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   (int64) replsync_connect_timeout + replsync_remote_timeout + PASS_WAIT_MS);
-	SharedError error;
+	SyncRow *rows = palloc(sizeof(SyncRow) * s->maxrows);
+	CoreOutcome outcome;
 	uint64 ticket;
 
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);
@@ -154,7 +166,9 @@ run_pass(void)
 
 		LWLockAcquire(s->lock, LW_SHARED);
 		over = s->sync_done >= ticket;
-		error = s->sync_error;
+		outcome = s->sync_outcome;
+		*nrows = s->sync_nrows;
+		memcpy(rows, s->sync_rows, sizeof(SyncRow) * *nrows);
 		if (!over)
 			check_worker(incarnation);
 		LWLockRelease(s->lock);
@@ -163,7 +177,8 @@ run_pass(void)
 		wait_for_news(deadline, "slot worker did not finish a pass in time");
 	}
 	ConditionVariableCancelSleep();
-	return error;
+	raise_failure(&outcome);
+	return rows;
 }
 
 /* version() returns text */
@@ -178,30 +193,25 @@ Datum
 replsync_sync_slots_sql(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	SharedError error;
-	SlotStatusRow *rows;
+	SyncRow *rows;
 	int nrows;
 
 	replsync_require_preload();
 	require_replication();
 	require_standby();
-	error = run_pass();
-	if (error.sqlstate[0] != '\0')
-		raise_error(error.sqlstate, error.message, error.detail, error.hint);
+	rows = run_pass(&nrows);
 
 	InitMaterializedSRF(fcinfo, 0);
-	rows = replsync_copy_rows(&nrows);
 	for (int i = 0; i < nrows; i++)
 	{
-		CoreSlotStatus *status = &rows[i].status;
 		Datum values[5];
 		bool nulls[5] = {0};
 
-		values[0] = replsync_name_datum(status->name);
-		values[1] = replsync_name_datum(status->database);
-		replsync_set_text(values, nulls, 2, status->action);
-		values[3] = BoolGetDatum(strcmp(status->state, "ready") == 0);
-		replsync_set_text(values, nulls, 4, status->error[0] ? status->error : status->reason);
+		replsync_set_name(values, nulls, 0, rows[i].name);
+		replsync_set_name(values, nulls, 1, rows[i].database);
+		replsync_set_text(values, nulls, 2, rows[i].action);
+		values[3] = BoolGetDatum(rows[i].ready);
+		replsync_set_text(values, nulls, 4, rows[i].reason);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -299,8 +309,7 @@ replsync_drop_slots_sql(PG_FUNCTION_ARGS)
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(release_command, (Datum) 0);
 	release_command(0, (Datum) 0);
-	if (result.sqlstate[0] != '\0')
-		raise_error(result.sqlstate, result.message, result.detail, result.hint);
+	raise_failure(&result.outcome);
 	PG_RETURN_INT32((int32) result.value);
 }
 

@@ -11,9 +11,6 @@
 #include "shmem.h"
 #include "worker.h"
 
-/* How often a nap looks whether the server was promoted, which no latch tells. */
-#define PROMOTION_POLL_MS 5000
-
 static bool napping = false;
 static uint64 nap_id;
 static TimestampTz deadline; /* 0: none */
@@ -31,10 +28,7 @@ replsync_nap_begin(uint64 id, const CoreNap *nap)
 	if (nap->timeout_ms >= 0)
 		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), nap->timeout_ms);
 	if (replsync_is_slot_worker())
-	{
-		replsync_set_state((CoreWorkerState) nap->state);
-		replsync_plan_cycle(deadline);
-	}
+		replsync_show_state((CoreWorkerState) nap->state, deadline);
 }
 
 /* How long the main thread may wait, in milliseconds; -1: until something happens */
@@ -78,7 +72,10 @@ replsync_nap_check(bool cancel)
 
 	if (replsync_is_slot_worker() &&
 		(wakeup.reasons != 0 || replsync_something_requested()))
+	{
 		replsync_begin_cycle(&wakeup);
+		replsync_show_state(CORE_STATE_RUNNING, 0);
+	}
 	if (wakeup.reasons == 0)
 		return;
 

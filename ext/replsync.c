@@ -131,6 +131,16 @@ check_conninfo(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/* Check that a database is named */
+static bool
+check_not_empty(char **newval, void **extra, GucSource source)
+{
+	if (**newval != '\0')
+		return true;
+	GUC_check_errdetail("A database must be named.");
+	return false;
+}
+
 /* Define a parameter that is a span of time in milliseconds */
 static void
 define_time(const char *name, const char *description, const char *more,
@@ -151,7 +161,7 @@ define_parameters(void)
 	DefineCustomStringVariable("replsync.slots",
 							   "Sets which logical slots of the primary are kept on this standby.",
 							   "A comma-separated list of patterns with * and ?; \"!pattern\" excludes, \"@failover\" means the slots that the primary marks for failover. If empty, \"@failover\" on version 17 and later and all slots before.",
-							   &slots, "", PGC_SIGHUP, 0, check_slots, NULL, NULL);
+							   &slots, "", PGC_SIGHUP, GUC_LIST_INPUT, check_slots, NULL, NULL);
 	DefineCustomStringVariable("replsync.primary_conninfo",
 							   "Sets the connection string to the primary.",
 							   "If empty, primary_conninfo is used. A password does not belong here.",
@@ -160,7 +170,7 @@ define_parameters(void)
 	DefineCustomStringVariable("replsync.maintenance_database",
 							   "Sets the database to connect to where the connection string names none.",
 							   NULL, &maintenance_database, "postgres",
-							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+							   PGC_SIGHUP, 0, check_not_empty, NULL, NULL);
 	define_time("replsync.slot_naptime_min",
 				"Sets the pause between slot cycles while slots move.",
 				NULL, &slot_naptime_min, 200, 10);

@@ -17,6 +17,7 @@ extern int replsync_remote_timeout;
 
 /* dispatch.c */
 extern void replsync_dispatch(CoreRequest *request);
+extern bool replsync_take_interrupts(void);
 
 /* nap.c */
 extern void replsync_nap_begin(uint64 id, const CoreNap *nap);

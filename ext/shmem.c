@@ -33,7 +33,7 @@ static Size
 shared_size(void)
 {
 	return add_size(offsetof(ReplsyncShared, rows),
-					mul_size(max_status_rows(), sizeof(SlotStatusRow)));
+					mul_size(max_status_rows(), sizeof(SlotStatusRow) + sizeof(SyncRow)));
 }
 
 /* Ask for shared memory and a lock */
@@ -63,6 +63,7 @@ startup_shmem(void)
 		replsync_shared->lock = &GetNamedLWLockTranche(TRANCHE_NAME)->lock;
 		ConditionVariableInit(&replsync_shared->done);
 		replsync_shared->maxrows = max_status_rows();
+		replsync_shared->sync_rows = (SyncRow *) &replsync_shared->rows[max_status_rows()];
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -106,51 +107,32 @@ replsync_attach_worker(void)
 	ConditionVariableBroadcast(&replsync_shared->done);
 }
 
-/* Show what the worker does */
-void
-replsync_set_state(CoreWorkerState state)
-{
-	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
-	replsync_shared->state = state;
-	LWLockRelease(replsync_shared->lock);
-}
-
-/* Copy an error, field by field; NULL is empty */
-static void
-fill_error(SharedError *error, const char *sqlstate, const char *message,
-		   const char *detail, const char *hint)
-{
-	strlcpy(error->sqlstate, sqlstate ? sqlstate : "", sizeof(error->sqlstate));
-	strlcpy(error->message, message ? message : "", sizeof(error->message));
-	strlcpy(error->detail, detail ? detail : "", sizeof(error->detail));
-	strlcpy(error->hint, hint ? hint : "", sizeof(error->hint));
-}
-
 /* Show why the worker cannot work; waiting callers of sync_slots() get it too */
 void
-replsync_set_error(const char *sqlstate, const char *message,
-				   const char *detail, const char *hint)
+replsync_set_error(const CoreOutcome *outcome)
 {
 	ReplsyncShared *s = replsync_shared;
 
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);
-	fill_error(&s->last_error, sqlstate, message, detail, hint);
+	s->last_error = *outcome;
 	s->last_error_at = GetCurrentTimestamp();
-	s->sync_error = s->last_error;
+	s->sync_outcome = *outcome;
 	s->sync_begun = s->sync_done = s->sync_requested;
 	s->state = CORE_STATE_BLOCKED;
 	LWLockRelease(s->lock);
 	ConditionVariableBroadcast(&s->done);
 }
 
-/* Find the row that a slot had before, for its error history */
+/* Find the row that a slot had before, for its error history; rows are sorted, so guess is near */
 static SlotStatusRow *
-find_row(SlotStatusRow *rows, int nrows, const char *name)
+find_row(SlotStatusRow *rows, int nrows, int guess, const char *name)
 {
 	for (int i = 0; i < nrows; i++)
 	{
-		if (strcmp(rows[i].status.name, name) == 0)
-			return &rows[i];
+		SlotStatusRow *row = &rows[(guess + i) % nrows];
+
+		if (strcmp(row->status.name, name) == 0)
+			return row;
 	}
 	return NULL;
 }
@@ -168,7 +150,7 @@ replace_rows(const CoreSlotStatus *rows, int nrows, SlotStatusRow *old)
 	for (int i = 0; i < s->nrows; i++)
 	{
 		SlotStatusRow *row = &s->rows[i];
-		SlotStatusRow *before = find_row(old, nold, rows[i].name);
+		SlotStatusRow *before = find_row(old, nold, i, rows[i].name);
 
 		if (before)
 			*row = *before;
@@ -184,6 +166,30 @@ replace_rows(const CoreSlotStatus *rows, int nrows, SlotStatusRow *old)
 	}
 }
 
+/*
+ * Keep what those see who asked for this pass, apart from what the views show: the
+ * next pass may be over before they have looked.
+ */
+static void
+answer_callers(const CorePass *pass, const CoreSlotStatus *rows)
+{
+	ReplsyncShared *s = replsync_shared;
+
+	s->sync_outcome = pass->outcome;
+	s->sync_nrows = Min((int) pass->nrows, s->maxrows);
+	for (int i = 0; i < s->sync_nrows; i++)
+	{
+		SyncRow *row = &s->sync_rows[i];
+
+		strlcpy(row->name, rows[i].name, sizeof(row->name));
+		strlcpy(row->database, rows[i].database, sizeof(row->database));
+		strlcpy(row->action, rows[i].action, sizeof(row->action));
+		row->ready = strcmp(rows[i].state, "ready") == 0;
+		strlcpy(row->reason, rows[i].error[0] ? rows[i].error : rows[i].reason, sizeof(row->reason));
+	}
+	s->sync_done = s->sync_begun;
+}
+
 /* Show what a pass found and wake those who wait for it */
 void
 replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows)
@@ -197,15 +203,15 @@ replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows)
 	s->last_cycle_us = pass->duration_us;
 	s->state = pass->state;
 	s->progress.phase[0] = '\0';
-	fill_error(&s->sync_error, pass->sqlstate, pass->message, pass->detail, pass->hint);
-	if (pass->sqlstate[0] != '\0')
+	if (pass->outcome.sqlstate[0] != '\0')
 	{
-		s->last_error = s->sync_error;
+		s->last_error = pass->outcome;
 		s->last_error_at = s->last_cycle_at;
 	}
 	if (pass->full)
 		replace_rows(rows, (int) pass->nrows, old);
-	s->sync_done = s->sync_begun;
+	if (s->sync_done != s->sync_begun)
+		answer_callers(pass, rows);
 	LWLockRelease(s->lock);
 
 	pfree(old);
@@ -227,7 +233,7 @@ replsync_publish_command(const CoreCommandResult *result)
 {
 	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
 	/* The caller of the command that was taken may have given up, and another have come. */
-	if (replsync_shared->command_taken)
+	if (replsync_shared->command_taken && !replsync_shared->command_done)
 	{
 		replsync_shared->command_result = *result;
 		replsync_shared->command_done = true;
@@ -272,16 +278,15 @@ replsync_begin_cycle(CoreWakeup *wakeup)
 		strlcpy(wakeup->argument, s->command_argument, sizeof(wakeup->argument));
 		s->command_taken = true;
 	}
-	s->state = CORE_STATE_RUNNING;
-	s->next_cycle_at = 0;
 	LWLockRelease(s->lock);
 }
 
-/* Show when the next cycle is due; 0: when something happens */
+/* Show what the worker does, and when the next cycle is due; 0: when something happens */
 void
-replsync_plan_cycle(TimestampTz at)
+replsync_show_state(CoreWorkerState state, TimestampTz next_cycle_at)
 {
 	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
-	replsync_shared->next_cycle_at = at;
+	replsync_shared->state = state;
+	replsync_shared->next_cycle_at = next_cycle_at;
 	LWLockRelease(replsync_shared->lock);
 }

@@ -19,14 +19,15 @@ typedef struct SlotStatusRow
 	int64 error_count;
 } SlotStatusRow;
 
-/* How a request of a client backend ended: errcode 0 is success. */
-typedef struct SharedError
+/* A row of sync_slots(): of the last pass that somebody asked for. */
+typedef struct SyncRow
 {
-	char sqlstate[8];
-	char message[CORE_TEXT_LEN];
-	char detail[CORE_TEXT_LEN];
-	char hint[CORE_TEXT_LEN];
-} SharedError;
+	char name[CORE_NAME_LEN];
+	char database[CORE_NAME_LEN];
+	char action[16];
+	bool ready;
+	char reason[CORE_TEXT_LEN];
+} SyncRow;
 
 typedef struct ReplsyncShared
 {
@@ -43,7 +44,7 @@ typedef struct ReplsyncShared
 	TimestampTz next_cycle_at;
 	int64 last_cycle_us;
 	int64 cycles;
-	SharedError last_error;
+	CoreOutcome last_error;
 	TimestampTz last_error_at;
 	CoreProgress progress;
 	bool copies_settled; /* no standby any more, and the copies know it */
@@ -55,7 +56,8 @@ typedef struct ReplsyncShared
 	uint64 sync_requested;
 	uint64 sync_begun;
 	uint64 sync_done;
-	SharedError sync_error; /* of the last pass */
+	CoreOutcome sync_outcome; /* of the last pass that was asked for */
+	int sync_nrows;
 
 	/* one command at a time; its owner waits for done */
 	bool command_busy;
@@ -65,8 +67,10 @@ typedef struct ReplsyncShared
 	char command_argument[CORE_TEXT_LEN];
 	CoreCommandResult command_result;
 
-	int nrows;
+	/* maxrows rows of each kind */
 	int maxrows;
+	int nrows;
+	SyncRow *sync_rows;
 	SlotStatusRow rows[FLEXIBLE_ARRAY_MEMBER];
 } ReplsyncShared;
 
@@ -75,14 +79,12 @@ extern ReplsyncShared *replsync_shared;
 
 extern void replsync_shmem_init(void);
 extern void replsync_attach_worker(void);
-extern void replsync_set_state(CoreWorkerState state);
-extern void replsync_set_error(const char *sqlstate, const char *message,
-							   const char *detail, const char *hint);
+extern void replsync_set_error(const CoreOutcome *outcome);
 extern void replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows);
 extern void replsync_publish_progress(const CoreProgress *progress);
 extern void replsync_publish_command(const CoreCommandResult *result);
 extern void replsync_begin_cycle(CoreWakeup *wakeup);
 extern bool replsync_something_requested(void);
-extern void replsync_plan_cycle(TimestampTz at);
+extern void replsync_show_state(CoreWorkerState state, TimestampTz next_cycle_at);
 
 #endif

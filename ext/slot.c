@@ -99,17 +99,6 @@ check_database(Oid database)
 				 errdetail("Its creation has not been replayed here yet, or it has been dropped.")));
 }
 
-/* Take a slot that nobody uses, also an invalidated one */
-static void
-acquire_slot(const char *name)
-{
-#if PG_VERSION_NUM >= 180000
-	ReplicationSlotAcquire(name, true, false);
-#else
-	ReplicationSlotAcquire(name, true);
-#endif
-}
-
 /* Drop the slot in use */
 static void
 drop_acquired_slot(void)
@@ -125,6 +114,7 @@ drop_acquired_slot(void)
 	ReplicationSlotDropAcquired();
 #else
 	NameData name = MyReplicationSlot->data.name;
+	char path[MAXPGPATH];
 
 	/*
 	 * Up to 16 only ReplicationSlotDrop() is public, and it takes the slot itself. A
@@ -135,6 +125,15 @@ drop_acquired_slot(void)
 	SpinLockRelease(&MyReplicationSlot->mutex);
 	ReplicationSlotRelease();
 	ReplicationSlotDrop(NameStr(name), true);
+
+	/* A temporary slot is gone from memory even where its file could not be removed. */
+	snprintf(path, sizeof(path), "pg_replslot/%s/state", NameStr(name));
+	if (access(path, F_OK) == 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not remove the files of replication slot \"%s\"", NameStr(name)),
+				 errhint("See the server log. The slot is back after a restart unless the directory \"pg_replslot/%s\" is removed.",
+						 NameStr(name))));
 #endif
 }
 
@@ -203,6 +202,28 @@ set_data(ReplicationSlotPersistentData *data, const CoreSlot *spec)
 	data->two_phase_at = spec->two_phase_at;
 }
 
+/* Give a copy back; it is not idle in the sense of idle_replication_slot_timeout (18) */
+static void
+release_copy(void)
+{
+	ReplicationSlot *slot = MyReplicationSlot;
+
+	ReplicationSlotRelease();
+	replsync_slot_set_inactive_since(slot, 0);
+}
+
+/* Verify that the WAL that a copy requires is here, and is not being removed */
+static void
+require_wal(const CoreSlot *spec)
+{
+	if (!replsync_wal_available(spec->restart_lsn))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FILE),
+				 errmsg("WAL that replication slot \"%s\" requires is not available", spec->name),
+				 errdetail("The WAL segment of position %X/%X is not on this server, or is being removed.",
+						   LSN_FORMAT_ARGS(spec->restart_lsn))));
+}
+
 /* Make a slot that is gone after an error or a crash, with all values but the marks */
 static void
 make_temporary_slot(const CoreSlot *spec)
@@ -211,13 +232,7 @@ make_temporary_slot(const CoreSlot *spec)
 	ReplicationSlot *slot;
 
 	making_slot = true;
-#if PG_VERSION_NUM >= 190000
-	ReplicationSlotCreate(spec->name, true, RS_TEMPORARY, false, false, false, false);
-#elif PG_VERSION_NUM >= 170000
-	ReplicationSlotCreate(spec->name, true, RS_TEMPORARY, false, false, false);
-#else
-	ReplicationSlotCreate(spec->name, true, RS_TEMPORARY, false);
-#endif
+	COMPAT_CREATE_TEMPORARY_SLOT(spec->name, true);
 	slot = MyReplicationSlot;
 	memcpy(&data, &slot->data, sizeof(data));
 	set_data(&data, spec);
@@ -234,12 +249,7 @@ make_temporary_slot(const CoreSlot *spec)
 	pgstat_create_replslot(slot);
 	ReplicationSlotsComputeRequiredLSN();
 	LWLockRelease(ReplicationSlotAllocationLock);
-	if (!replsync_wal_available(spec->restart_lsn))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FILE),
-				 errmsg("WAL that replication slot \"%s\" requires is not available", spec->name),
-				 errdetail("The WAL segment of position %X/%X is not on this server, or is being removed.",
-						   LSN_FORMAT_ARGS(spec->restart_lsn))));
+	require_wal(spec);
 	replsync_slot_set_xmin(slot, spec->catalog_xmin);
 }
 
@@ -275,12 +285,15 @@ replsync_slot_create(const CoreSlot *spec)
 	 * slotsync.c), so the slot becomes one as late as can be.
 	 */
 	replsync_check_standby();
+
+	/* A restartpoint that had begun before the slot may have gone on to remove WAL meanwhile. */
+	require_wal(spec);
 	SpinLockAcquire(&MyReplicationSlot->mutex);
 	set_failover(&MyReplicationSlot->data, spec);
 	SpinLockRelease(&MyReplicationSlot->mutex);
 	ReplicationSlotPersist();
 	making_slot = false;
-	ReplicationSlotRelease();
+	release_copy();
 	CommitTransactionCommand();
 }
 
@@ -358,6 +371,7 @@ static void
 mark_promoted_slot(const CoreSlot *spec)
 {
 	char marker[CORE_MARKER_LEN];
+	ReplicationSlot *slot;
 
 	LWLockAcquire(ReplicationSlotAllocationLock, LW_SHARED);
 	if (!replsync_marker_read(spec->name, marker))
@@ -366,6 +380,11 @@ mark_promoted_slot(const CoreSlot *spec)
 				 errmsg("replication slot \"%s\" is not a copy of a slot of the primary", spec->name)));
 	if (replsync_marker_write(spec->name, spec->marker))
 		replsync_marker_sync(spec->name);
+
+	/* From now on it can be idle, as of the promotion (update_synced_slots_inactive_since(), slotsync.c). */
+	slot = SearchNamedReplicationSlot(spec->name, true);
+	if (slot != NULL && replsync_slot_owner(slot) == 0)
+		replsync_slot_set_inactive_since(slot, GetCurrentTimestamp());
 	LWLockRelease(ReplicationSlotAllocationLock);
 }
 
@@ -390,7 +409,7 @@ replsync_slot_update(const CoreSlot *spec)
 	}
 	lock_database(spec->database);
 	replsync_check_standby();
-	acquire_slot(spec->name);
+	COMPAT_ACQUIRE_SLOT(spec->name);
 	replsync_check_standby();
 	check_update(spec);
 	slot = MyReplicationSlot;
@@ -420,7 +439,7 @@ replsync_slot_update(const CoreSlot *spec)
 			ReplicationSlotsComputeRequiredLSN();
 		}
 	}
-	ReplicationSlotRelease();
+	release_copy();
 	CommitTransactionCommand();
 }
 
@@ -449,7 +468,9 @@ replsync_slot_drop(const char *name)
 	database = slot_database(name);
 	if (OidIsValid(database))
 		lock_database(database);
-	acquire_slot(name);
+	COMPAT_ACQUIRE_SLOT(name);
+	if (RecoveryInProgress())
+		replsync_check_standby();
 	if (MyReplicationSlot->data.database != database ||
 		!(slot_is_copy() || slot_is_leftover()))
 		ereport(ERROR,

@@ -27,6 +27,7 @@ extern void replsync_slot_error_cleanup(void);
 extern void replsync_slot_list(StringInfo out);
 extern bool replsync_any_copy(void);
 extern const char *replsync_slot_invalidation(const ReplicationSlot *slot);
+extern void replsync_slot_set_inactive_since(ReplicationSlot *slot, TimestampTz since);
 extern int replsync_slot_owner(const ReplicationSlot *slot);
 extern bool replsync_marker_read(const char *slot, char *marker);
 extern bool replsync_marker_write(const char *slot, const char *marker);
@@ -34,11 +35,10 @@ extern void replsync_marker_sync(const char *slot);
 
 /* slot_xmin.c: which catalog rows the slots hold */
 extern int replsync_running_version(void);
-extern void replsync_publish_xmin(void);
 extern void replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin);
 
 /* slot_wal.c: what the slots hold here, and where this server stands */
-extern void replsync_slot_reserve(XLogRecPtr lsn);
+extern void replsync_slot_reserve(XLogRecPtr lsn, TransactionId catalog_xmin);
 extern bool replsync_reservation_lost(void);
 extern void replsync_reservation_give_up(void);
 extern bool replsync_wal_available(XLogRecPtr lsn);

@@ -191,6 +191,33 @@ describe_slot(const ReplicationSlot *slot, CoreSlot *out)
 	}
 }
 
+/* Set since when a slot is idle; 0: it is not, for as long as nobody takes it */
+void
+replsync_slot_set_inactive_since(ReplicationSlot *slot, TimestampTz since)
+{
+#if PG_VERSION_NUM >= 170000
+	SpinLockAcquire(&slot->mutex);
+	slot->inactive_since = since;
+	SpinLockRelease(&slot->mutex);
+#endif
+}
+
+/*
+ * A copy is as idle as the primary's slot, which is what counts. Core exempts those that carry
+ * synced only (CanInvalidateIdleSlot(), slot.c, 18 and later), and a restart begins the time anew.
+ */
+static void
+keep_from_idling(const char *name)
+{
+	ReplicationSlot *slot;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	slot = SearchNamedReplicationSlot(name, false);
+	if (slot != NULL && replsync_slot_owner(slot) == 0)
+		replsync_slot_set_inactive_since(slot, 0);
+	LWLockRelease(ReplicationSlotControlLock);
+}
+
 /* Append all slots of this server to out, as an array of CoreSlot */
 void
 replsync_slot_list(StringInfo out)
@@ -224,8 +251,11 @@ replsync_slot_list(StringInfo out)
 	 */
 	for (int i = 0; i < count; i++)
 	{
-		if (replsync_marker_read(slots[i].name, slots[i].marker))
-			slots[i].flags |= CORE_SLOT_MARKED;
+		if (!replsync_marker_read(slots[i].name, slots[i].marker))
+			continue;
+		slots[i].flags |= CORE_SLOT_MARKED;
+		if (RecoveryInProgress())
+			keep_from_idling(slots[i].name);
 	}
 	appendBinaryStringInfo(out, (char *) slots, sizeof(CoreSlot) * count);
 	pfree(slots);

@@ -226,13 +226,7 @@ acquire_reservation(void)
 
 	if (slot == NULL)
 	{
-#if PG_VERSION_NUM >= 190000
-		ReplicationSlotCreate(REPLSYNC_RESERVATION, false, RS_TEMPORARY, false, false, false, false);
-#elif PG_VERSION_NUM >= 170000
-		ReplicationSlotCreate(REPLSYNC_RESERVATION, false, RS_TEMPORARY, false, false, false);
-#else
-		ReplicationSlotCreate(REPLSYNC_RESERVATION, false, RS_TEMPORARY, false);
-#endif
+		COMPAT_CREATE_TEMPORARY_SLOT(REPLSYNC_RESERVATION, false);
 		return;
 	}
 	if (find_reservation() == NULL)
@@ -241,20 +235,17 @@ acquire_reservation(void)
 				 errmsg("replication slot \"%s\" is not this process's", REPLSYNC_RESERVATION),
 				 errdetail("It is used by the process with PID %d.", replsync_slot_owner(slot)),
 				 errhint("replsync needs this name for itself: drop the slot.")));
-#if PG_VERSION_NUM >= 180000
-	ReplicationSlotAcquire(REPLSYNC_RESERVATION, true, true);
-#else
-	ReplicationSlotAcquire(REPLSYNC_RESERVATION, true);
-#endif
+	COMPAT_ACQUIRE_SLOT(REPLSYNC_RESERVATION);
 }
 
 /*
  * Hold WAL, snapshots and mapping files from lsn on, as far as they are here, with a temporary
  * logical slot: restartpoints go by logical slots only when they remove snapshots and
- * mapping files (CheckPointSnapBuild(), CheckPointLogicalRewriteHeap()). 0 drops it.
+ * mapping files (CheckPointSnapBuild(), CheckPointLogicalRewriteHeap()). Through feedback it also asks
+ * the primary to keep catalog rows from catalog_xmin on, if that is valid. lsn 0 drops it.
  */
 void
-replsync_slot_reserve(XLogRecPtr lsn)
+replsync_slot_reserve(XLogRecPtr lsn, TransactionId catalog_xmin)
 {
 	ReplicationSlot *slot;
 
@@ -276,18 +267,15 @@ replsync_slot_reserve(XLogRecPtr lsn)
 	SpinLockAcquire(&slot->mutex);
 	slot->data.database = NO_DATABASE;
 	slot->data.restart_lsn = lsn;
+	slot->data.catalog_xmin = catalog_xmin;
 	SpinLockRelease(&slot->mutex);
 	ReplicationSlotsComputeRequiredLSN();
 	LWLockRelease(ReplicationSlotAllocationLock);
+	replsync_slot_set_xmin(slot, catalog_xmin);
 
 	/* a temporary slot stays this process's */
 	ReplicationSlotRelease();
-#if PG_VERSION_NUM >= 170000
-	/* not idle for idle_replication_slot_timeout (18) */
-	SpinLockAcquire(&slot->mutex);
-	slot->inactive_since = 0;
-	SpinLockRelease(&slot->mutex);
-#endif
+	replsync_slot_set_inactive_since(slot, 0);
 	reserved = lsn;
 }
 
@@ -330,8 +318,6 @@ replsync_recovery_state(CoreRecovery *out)
 
 	/* as GetStandbyFlushRecPtr() (walsender.c), which is not for us on any version */
 	out->flush_lsn = receive_tli == replay_tli && received > replayed ? received : replayed;
-	out->redo_lsn = GetRedoRecPtr();
-	out->last_removed_segment = XLogGetLastRemovedSegno();
 	out->wal_segment_size = wal_segment_size;
 
 	/* what the walreceiver puts beside catalog_xmin (XLogWalRcvSendHSFeedback()) */

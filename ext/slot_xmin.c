@@ -97,20 +97,10 @@ replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin)
 
 	LWLockAcquire(first, LW_EXCLUSIVE);
 	LWLockAcquire(second, LW_EXCLUSIVE);
-	if (slot != NULL)
-	{
-		SpinLockAcquire(&slot->mutex);
-		slot->effective_catalog_xmin = catalog_xmin;
-		SpinLockRelease(&slot->mutex);
-	}
+	SpinLockAcquire(&slot->mutex);
+	slot->effective_catalog_xmin = catalog_xmin;
+	SpinLockRelease(&slot->mutex);
 	publish_xmin_locked();
 	LWLockRelease(second);
 	LWLockRelease(first);
-}
-
-/* Publish the oldest xmin over all slots */
-void
-replsync_publish_xmin(void)
-{
-	replsync_slot_set_xmin(NULL, InvalidTransactionId);
 }

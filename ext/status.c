@@ -6,13 +6,16 @@
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "replication/slot.h"
+#include "storage/spin.h"
 #include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "shmem.h"
+#include "slot.h"
 #include "status.h"
 
 PG_FUNCTION_INFO_V1(replsync_slot_status);
@@ -20,8 +23,8 @@ PG_FUNCTION_INFO_V1(replsync_worker_status);
 PG_FUNCTION_INFO_V1(replsync_progress);
 
 /* Copy the rows of slot_status, so that no lock is held while they are formed */
-SlotStatusRow *
-replsync_copy_rows(int *nrows)
+static SlotStatusRow *
+copy_rows(int *nrows)
 {
 	SlotStatusRow *rows = palloc(sizeof(SlotStatusRow) * replsync_shared->maxrows);
 
@@ -32,20 +35,42 @@ replsync_copy_rows(int *nrows)
 	return rows;
 }
 
+/*
+ * Make a text of the worker's one of this database. It is UTF-8; in a database of another encoding
+ * what is not ASCII is shown as "?", so that looking at the state never fails.
+ */
+const char *
+replsync_to_server(const char *text)
+{
+	char *copy;
+
+	if (GetDatabaseEncoding() == PG_UTF8 || GetDatabaseEncoding() == PG_SQL_ASCII)
+		return text;
+	copy = pstrdup(text);
+	for (char *at = copy; *at; at++)
+	{
+		if (IS_HIGHBIT_SET(*at))
+			*at = '?';
+	}
+	return copy;
+}
+
 /* Form a text value, NULL where it is empty */
 void
 replsync_set_text(Datum *values, bool *nulls, int column, const char *text)
 {
 	nulls[column] = text[0] == '\0';
 	if (!nulls[column])
-		values[column] = CStringGetTextDatum(text);
+		values[column] = CStringGetTextDatum(replsync_to_server(text));
 }
 
-/* Form a name value */
-Datum
-replsync_name_datum(const char *name)
+/* Form a name value, NULL where it is empty */
+void
+replsync_set_name(Datum *values, bool *nulls, int column, const char *name)
 {
-	return DirectFunctionCall1(namein, CStringGetDatum(name));
+	nulls[column] = name[0] == '\0';
+	if (!nulls[column])
+		values[column] = DirectFunctionCall1(namein, CStringGetDatum(replsync_to_server(name)));
 }
 
 /* Form an LSN value, NULL where it is invalid */
@@ -71,19 +96,40 @@ from_unix_micros(int64 micros)
 	return micros == 0 ? 0 : micros - ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * USECS_PER_SEC);
 }
 
-/* Does the copy still stand that the last pass found ready? */
-static bool
-copy_stands(const char *name)
+/* A ready row is one of the last pass: show what has become of the copy since */
+static void
+look_again(CoreSlotStatus *status)
 {
 	ReplicationSlot *slot;
-	bool stands = false;
+	ReplicationSlot copy;
 
+	if (strcmp(status->state, "ready") != 0)
+		return;
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
-	slot = SearchNamedReplicationSlot(name, false);
+	slot = SearchNamedReplicationSlot(status->name, false);
 	if (slot != NULL)
-		stands = !XLogRecPtrIsInvalid(slot->data.restart_lsn);
+	{
+		SpinLockAcquire(&slot->mutex);
+		copy = *slot;
+		SpinLockRelease(&slot->mutex);
+	}
 	LWLockRelease(ReplicationSlotControlLock);
-	return stands;
+
+	if (slot == NULL)
+	{
+		strlcpy(status->state, "waiting", sizeof(status->state));
+		strlcpy(status->reason, "dropped_by_other", sizeof(status->reason));
+		strlcpy(status->hint, "Find out who dropped the copy; the next cycle makes it again.",
+				sizeof(status->hint));
+	}
+	else if (replsync_slot_invalidation(&copy) != NULL)
+	{
+		strlcpy(status->state, "invalidated", sizeof(status->state));
+		strlcpy(status->reason, "slot_invalidated", sizeof(status->reason));
+		snprintf(status->hint, sizeof(status->hint),
+				 "The copy was invalidated here (%s); the next cycle makes it again.",
+				 replsync_slot_invalidation(&copy));
+	}
 }
 
 /* The view slot_status */
@@ -98,25 +144,19 @@ replsync_slot_status(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (!RecoveryInProgress())
 		return (Datum) 0;
-	rows = replsync_copy_rows(&nrows);
+	rows = copy_rows(&nrows);
 	for (int i = 0; i < nrows; i++)
 	{
 		CoreSlotStatus *status = &rows[i].status;
 		Datum values[15];
 		bool nulls[15] = {0};
 
-		if (strcmp(status->action, "dropped") == 0)
-			continue;
-		if (strcmp(status->state, "ready") == 0 && !copy_stands(status->name))
-		{
-			strlcpy(status->state, "waiting", sizeof(status->state));
-			strlcpy(status->reason, "dropped_by_other", sizeof(status->reason));
-			strlcpy(status->hint, "Find out who dropped the copy; the next cycle makes it again.",
-					sizeof(status->hint));
-		}
-		values[0] = replsync_name_datum(status->name);
-		values[1] = replsync_name_datum(status->database);
-		values[2] = replsync_name_datum(status->plugin);
+		if (status->state[0] == '\0')
+			continue; /* only sync_slots() shows what is gone */
+		look_again(status);
+		replsync_set_name(values, nulls, 0, status->name);
+		replsync_set_name(values, nulls, 1, status->database);
+		replsync_set_name(values, nulls, 2, status->plugin);
 		replsync_set_text(values, nulls, 3, status->state);
 		replsync_set_text(values, nulls, 4, status->reason);
 		replsync_set_text(values, nulls, 5, status->hint);

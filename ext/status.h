@@ -7,8 +7,8 @@
 #include "shmem.h"
 
 extern void replsync_require_preload(void);
-extern SlotStatusRow *replsync_copy_rows(int *nrows);
 extern void replsync_set_text(Datum *values, bool *nulls, int column, const char *text);
-extern Datum replsync_name_datum(const char *name);
+extern void replsync_set_name(Datum *values, bool *nulls, int column, const char *name);
+extern const char *replsync_to_server(const char *text);
 
 #endif

@@ -72,9 +72,13 @@ reload_if_pending(void)
 static void
 wait_for_latch(void)
 {
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1L, PG_WAIT_EXTENSION);
+	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+
+	if (RecoveryInProgress())
+		events |= WL_TIMEOUT;
+	(void) WaitLatch(MyLatch, events, PROMOTION_POLL_MS, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	(void) replsync_take_interrupts();
 }
 
 /*
@@ -86,7 +90,9 @@ core_is_wanted(bool standby)
 {
 	if (standby)
 		return replsync_sync_slots || replsync_something_requested();
-	return !replsync_shared->copies_settled && replsync_any_copy();
+	if (!replsync_shared->copies_settled && !replsync_any_copy())
+		replsync_shared->copies_settled = true;
+	return !replsync_shared->copies_settled;
 }
 
 /*
@@ -102,48 +108,50 @@ wait_for_work(void)
 
 		if (core_is_wanted(standby))
 			return;
-		replsync_set_state(standby ? CORE_STATE_OFF : CORE_STATE_NOT_STANDBY);
+		replsync_show_state(standby ? CORE_STATE_OFF : CORE_STATE_NOT_STANDBY, 0);
 		wait_for_latch();
 		reload_if_pending();
 	}
 }
 
-/* Tell a caller of drop_slots() too why there is no core */
+/* Show why there is no core, and tell those who wait for one */
 static void
-refuse_command(const ErrorData *edata)
+refuse_work(const CoreOutcome *outcome)
 {
 	CoreWakeup wakeup = {0};
-	CoreCommandResult result = {0};
+	CoreCommandResult result = {.value = 0, .outcome = *outcome};
 
 	replsync_begin_cycle(&wakeup);
 	if ((wakeup.reasons & CORE_WAKE_COMMAND) != 0)
-	{
-		strlcpy(result.sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(result.sqlstate));
-		strlcpy(result.message, edata->message, sizeof(result.message));
-		strlcpy(result.detail, edata->detail ? edata->detail : "", sizeof(result.detail));
-		strlcpy(result.hint, edata->hint ? edata->hint : "", sizeof(result.hint));
 		replsync_publish_command(&result);
-	}
-	replsync_set_error(unpack_sql_state(edata->sqlerrcode), edata->message,
-					   edata->detail, edata->hint);
+	replsync_set_error(outcome);
 }
 
 /*
  * Stay alive without a core, so that the reason can be seen, until the configuration is
- * read again: then start anew.
+ * read again or the server is promoted: then start anew.
  */
 static void
 stay_blocked(const ErrorData *edata)
 {
+	CoreOutcome outcome = {0};
+	bool standby = RecoveryInProgress();
+
 	ereport(LOG,
 			(errcode(edata->sqlerrcode),
 			 errmsg("%s", edata->message),
 			 edata->detail ? errdetail("%s", edata->detail) : 0,
 			 edata->hint ? errhint("%s", edata->hint) : 0));
-	while (!ConfigReloadPending)
+	strlcpy(outcome.sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(outcome.sqlstate));
+	strlcpy(outcome.message, edata->message, sizeof(outcome.message));
+	strlcpy(outcome.detail, edata->detail ? edata->detail : "", sizeof(outcome.detail));
+	strlcpy(outcome.hint, edata->hint ? edata->hint : "", sizeof(outcome.hint));
+	refuse_work(&outcome);
+	while (!ConfigReloadPending && (!standby || RecoveryInProgress()))
 	{
-		refuse_command(edata);
 		wait_for_latch();
+		if (replsync_something_requested())
+			refuse_work(&outcome);
 	}
 	proc_exit(1);
 }
@@ -173,13 +181,12 @@ start_core(const char *library, const char *kind, const char *argument)
 	PG_END_TRY();
 }
 
-/* Take over a cancel: it ends what the core does, not this process */
+/* Serve the interrupts that have come; true: what the core does is to end */
 static bool
-take_cancel(void)
+cancel_requested(void)
 {
-	if (!QueryCancelPending)
+	if (!replsync_take_interrupts())
 		return false;
-	QueryCancelPending = false;
 	replsync_core_cancel();
 	return true;
 }
@@ -201,9 +208,8 @@ serve(void)
 		WaitEvent event;
 		CoreRequest request;
 		uint64 ignored;
-		bool cancel = take_cancel();
+		bool cancel = cancel_requested();
 
-		CHECK_FOR_INTERRUPTS();
 		reload_if_pending();
 		while (replsync_core_next(&request))
 		{
@@ -211,8 +217,7 @@ serve(void)
 			replsync_dispatch(&request);
 			MemoryContextSwitchTo(TopMemoryContext);
 			MemoryContextReset(context);
-			cancel |= take_cancel();
-			CHECK_FOR_INTERRUPTS();
+			cancel |= cancel_requested();
 		}
 		replsync_nap_check(cancel);
 

@@ -16,4 +16,6 @@ ALTER SYSTEM SET replsync.connect_timeout = '0';
 ALTER SYSTEM SET replsync.remote_timeout = '-1';
 ALTER SYSTEM SET replsync.no_such_parameter = '1';
 SET replsync.slots = 'a';
+ALTER SYSTEM SET replsync.slots = a, b_1;
+ALTER SYSTEM SET replsync.maintenance_database = '';
 ALTER SYSTEM RESET ALL;

@@ -35,6 +35,7 @@ func cooked[T any](b []byte) (v T, err error) {
 
 // put copies s into a fixed C field, cut at a character boundary so that it stays NUL-terminated UTF-8.
 func put(field []C.char, s string) {
+	s = strings.ToValidUTF8(s, "?")
 	if max := len(field) - 1; len(s) > max {
 		for max > 0 && !utf8.RuneStart(s[max]) {
 			max--
@@ -44,6 +45,18 @@ func put(field []C.char, s string) {
 	for i := range len(s) {
 		field[i] = C.char(s[i])
 	}
+}
+
+// putOutcome says how something ended; a nil error is success.
+func putOutcome(c *C.CoreOutcome, err error) {
+	if err == nil {
+		return
+	}
+	m := host.Describe(err)
+	put(c.sqlstate[:], m.SQLState)
+	put(c.message[:], m.Text)
+	put(c.detail[:], m.Detail)
+	put(c.hint[:], m.Hint)
 }
 
 func get(field []C.char) string {
@@ -148,8 +161,6 @@ func recoveryFromC(b []byte) (host.Recovery, error) {
 		Timeline:           uint32(c.timeline),
 		ReplayLSN:          host.LSN(c.replay_lsn),
 		FlushLSN:           host.LSN(c.flush_lsn),
-		RedoLSN:            host.LSN(c.redo_lsn),
-		LastRemovedSegment: uint64(c.last_removed_segment),
 		WALSegmentSize:     uint64(c.wal_segment_size),
 		NextXID:            host.XID(c.next_xid),
 		WalReceiverPID:     int32(c.walreceiver_pid),
@@ -185,13 +196,7 @@ func passToC(p host.Pass) []byte {
 	if p.Err == nil || p.Slots != nil {
 		c.full = 1
 	}
-	if p.Err != nil {
-		m := host.Describe(p.Err)
-		put(c.sqlstate[:], m.SQLState)
-		put(c.message[:], m.Text)
-		put(c.detail[:], m.Detail)
-		put(c.hint[:], m.Hint)
-	}
+	putOutcome(&c.outcome, p.Err)
 	b := raw(&c)
 	for i := range p.Slots {
 		b = append(b, statusToC(&p.Slots[i])...)
@@ -221,13 +226,7 @@ func statusToC(s *host.SlotStatus) []byte {
 
 func commandResultToC(value int64, err error) []byte {
 	c := C.CoreCommandResult{value: C.int64_t(value)}
-	if err != nil {
-		m := host.Describe(err)
-		put(c.sqlstate[:], m.SQLState)
-		put(c.message[:], m.Text)
-		put(c.detail[:], m.Detail)
-		put(c.hint[:], m.Hint)
-	}
+	putOutcome(&c.outcome, err)
 	return raw(&c)
 }
 

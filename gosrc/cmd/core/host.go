@@ -75,8 +75,8 @@ func (s shim) Slots(ctx context.Context) ([]host.Slot, error) {
 	return ask(ctx, s, C.CORE_SLOT_LIST, nil, slotsFromC)
 }
 
-func (s shim) ReserveWAL(ctx context.Context, lsn host.LSN) error {
-	return s.do(ctx, C.CORE_SLOT_RESERVE, slotToC(host.Slot{RestartLSN: lsn}))
+func (s shim) ReserveWAL(ctx context.Context, lsn host.LSN, catalogXmin host.XID) error {
+	return s.do(ctx, C.CORE_SLOT_RESERVE, slotToC(host.Slot{RestartLSN: lsn, CatalogXmin: catalogXmin}))
 }
 
 func (s shim) CreateSlot(ctx context.Context, slot host.Slot) error {

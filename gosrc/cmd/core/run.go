@@ -57,10 +57,22 @@ func supervise(w work, s shim, argument string) error {
 			return s.exit()
 		}
 		complaint = report(ctx, s, err, complaint)
-		if _, err := s.Nap(ctx, retryAfter, host.Blocked); err != nil {
+		if err := pause(ctx, s, err); err != nil {
 			return err
 		}
 	}
+}
+
+// pause waits before the work begins anew, and tells those who want something meanwhile why it ended.
+func pause(ctx context.Context, s shim, why error) error {
+	wake, err := s.Nap(ctx, retryAfter, host.Blocked)
+	if err == nil && wake.Command != host.NoCommand {
+		err = s.CommandDone(ctx, 0, why)
+	}
+	if err == nil && wake.Sync {
+		err = s.PassDone(ctx, host.Pass{State: host.Blocked, Err: why})
+	}
+	return err
 }
 
 // report publishes why the work ended, for the views and those who wait for a pass, and for the log unless it says
@@ -75,6 +87,8 @@ func report(ctx context.Context, s shim, err error, logged string) string {
 		}
 		_ = s.Log(ctx, host.Warning, line)
 	}
+	// A command may have been under way.
+	_ = s.CommandDone(ctx, 0, err)
 	_ = s.PassDone(ctx, host.Pass{State: host.Blocked, Err: err})
 	return m.Text
 }

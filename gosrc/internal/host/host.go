@@ -35,8 +35,9 @@ type Host interface {
 	Slots(ctx context.Context) ([]Slot, error)
 
 	// ReserveWAL keeps WAL, snapshots and mapping files from lsn on, until it is called with another lsn or with
-	// 0, which releases them. It must be released before the pass ends.
-	ReserveWAL(ctx context.Context, lsn LSN) error
+	// 0, which releases them. A valid catalogXmin asks the primary to keep catalog rows from there on, as a copy would.
+	// It must be released before the pass ends.
+	ReserveWAL(ctx context.Context, lsn LSN, catalogXmin XID) error
 
 	// CreateSlot makes a persistent logical slot with exactly these values, or nothing. It fails with
 	// ErrCode "58P01" (undefined_file) if WAL from RestartLSN is not here, "3D000" if the database is not here
@@ -121,8 +122,6 @@ type Recovery struct {
 	Timeline           uint32
 	ReplayLSN          LSN
 	FlushLSN           LSN // WAL up to here is on disk here: received or replayed, of the same timeline
-	RedoLSN            LSN
-	LastRemovedSegment uint64
 	WALSegmentSize     uint64
 	NextXID            XID // replayed
 	WalReceiverPID     int32

@@ -48,7 +48,7 @@ func (p *pass) create() error {
 func (p *pass) release() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), releaseTimeout)
 	defer cancel()
-	if err := p.h.ReserveWAL(ctx, 0); err != nil {
+	if err := p.h.ReserveWAL(ctx, 0, 0); err != nil {
 		p.log(host.Warning, host.Describe(err))
 	}
 }
@@ -146,7 +146,7 @@ func (p *pass) reserve(plans []*plan) []*plan {
 				oldest = plan
 			}
 		}
-		err := p.h.ReserveWAL(p.ctx, oldest.remote.RestartLSN)
+		err := p.h.ReserveWAL(p.ctx, oldest.remote.RestartLSN, 0)
 		if err == nil {
 			return plans
 		}

@@ -235,7 +235,7 @@ func (f *Fake) Slots(ctx context.Context) ([]host.Slot, error) {
 }
 
 // ReserveWAL implements host.Host.
-func (f *Fake) ReserveWAL(ctx context.Context, lsn host.LSN) error {
+func (f *Fake) ReserveWAL(ctx context.Context, lsn host.LSN, _ host.XID) error {
 	end, err := f.begin(ctx, "ReserveWAL", lsn.String())
 	if err != nil {
 		return err
