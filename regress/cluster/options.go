@@ -85,7 +85,7 @@ func PrimaryConninfo(conninfo string) Option {
 
 // quoteConf quotes a value for postgresql.conf.
 func quoteConf(value string) string {
-	return "'" + strings.ReplaceAll(value, "'", "''") + "'"
+	return "'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(value) + "'"
 }
 
 // QuoteLiteral quotes a string for SQL.

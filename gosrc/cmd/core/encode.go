@@ -157,18 +157,18 @@ func recoveryFromC(b []byte) (host.Recovery, error) {
 		return host.Recovery{}, err
 	}
 	return host.Recovery{
-		SystemIdentifier:   uint64(c.system_identifier),
-		Timeline:           uint32(c.timeline),
-		ReplayLSN:          host.LSN(c.replay_lsn),
-		FlushLSN:           host.LSN(c.flush_lsn),
-		WALSegmentSize:     uint64(c.wal_segment_size),
-		NextXID:            host.XID(c.next_xid),
-		WalReceiverPID:     int32(c.walreceiver_pid),
-		ServerVersionNum:   int(c.server_version_num),
-		InRecovery:         c.in_recovery != 0,
-		PromoteTriggered:   c.promote_triggered != 0,
-		LogicalDecoding:    c.logical_decoding != 0,
-		ReloadTime:         time.UnixMicro(int64(c.reload_time)),
+		SystemIdentifier: uint64(c.system_identifier),
+		Timeline:         uint32(c.timeline),
+		ReplayLSN:        host.LSN(c.replay_lsn),
+		FlushLSN:         host.LSN(c.flush_lsn),
+		WALSegmentSize:   uint64(c.wal_segment_size),
+		NextXID:          host.XID(c.next_xid),
+		WalReceiverPID:   int32(c.walreceiver_pid),
+		ServerVersionNum: int(c.server_version_num),
+		InRecovery:       c.in_recovery != 0,
+		PromoteTriggered: c.promote_triggered != 0,
+		LogicalDecoding:  c.logical_decoding != 0,
+		ReloadTime:       time.UnixMicro(int64(c.reload_time)),
 	}, nil
 }
 

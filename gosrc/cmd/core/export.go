@@ -2,7 +2,7 @@
 // replsync_core.so, which a background worker opens after the fork.
 //
 // This file holds the trampolines that C calls. They run on the server's main thread with all signals
-// blocked, so each returns within microseconds and none waits.
+// blocked, so each returns within microseconds and none waits. A panic must not leave them: it would end the server.
 package main
 
 /*
@@ -34,7 +34,8 @@ func coreStart(kind, argument *C.char, wakeupFD C.int, memoryLimit C.int64_t) (r
 }
 
 //export coreNext
-func coreNext(request *C.CoreRequest) C.int {
+func coreNext(request *C.CoreRequest) (found C.int) {
+	defer func() { _ = recover() }()
 	r, ok := requests.Next()
 	if !ok {
 		return 0
@@ -51,6 +52,7 @@ func coreNext(request *C.CoreRequest) C.int {
 
 //export coreAnswer
 func coreAnswer(id C.uint64_t, e *C.CoreError, data unsafe.Pointer, length C.uint64_t) {
+	defer func() { _ = recover() }()
 	var err error
 	if e != nil {
 		err = &host.Error{Message: host.Message{
@@ -69,5 +71,6 @@ func coreAnswer(id C.uint64_t, e *C.CoreError, data unsafe.Pointer, length C.uin
 
 //export coreCancel
 func coreCancel() {
+	defer func() { _ = recover() }()
 	requests.Cancel()
 }

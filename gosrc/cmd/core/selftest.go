@@ -18,6 +18,7 @@ import (
 // addSelftest adds the work that tests of the boundary between C and Go need. Its argument is the
 // name of a test and a number.
 func addSelftest(k map[string]work) {
+	inspectCall()
 	k["selftest"] = func(ctx context.Context, h host.Host, argument string) error {
 		name, number, _ := strings.Cut(argument, " ")
 		n, _ := strconv.Atoi(number)
@@ -39,10 +40,12 @@ func logf(ctx context.Context, h host.Host, format string, args ...any) error {
 
 // selftestErrors lets n statements fail, and stays for its memory to be looked at before and after.
 func selftestErrors(ctx context.Context, h host.Host, n int) error {
+	// So long that the requests themselves would show, were they not freed.
+	failing := "SELECT 1/0 --" + strings.Repeat("-", 1000)
 	for round := 0; ; round++ {
 		failed := 0
 		for range n {
-			if _, err := h.Query(ctx, "SELECT 1/0"); host.HasCode(err, "22012") {
+			if _, err := h.Query(ctx, failing); host.HasCode(err, "22012") {
 				failed++
 			}
 		}
@@ -73,21 +76,48 @@ func selftestPanic(ctx context.Context, h host.Host) error {
 	panic("selftest panic in the work")
 }
 
+// blockedInCall are the signals that the main thread blocks while the shim's first call runs, as bits.
+var blockedInCall uint64
+
+// inspectCall runs in the first call, on the main thread. It takes SA_ONSTACK from a handler, as a pqsignal() after
+// the load does, for the shim to give it back.
+func inspectCall() {
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, 0, 0,
+		uintptr(unsafe.Pointer(&blockedInCall)), unsafe.Sizeof(blockedInCall), 0, 0)
+	if a, ok := handlerOf(syscall.SIGHUP); ok {
+		a.flags &^= onStack
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGHUP),
+			uintptr(unsafe.Pointer(&a)), 0, unsafe.Sizeof(a.mask), 0, 0)
+	}
+}
+
+// onStack is SA_ONSTACK.
+const onStack = 0x08000000
+
+// sigaction is that of the kernel on amd64 and arm64.
+type sigaction struct {
+	handler, flags, restorer uintptr
+	mask                     uint64
+}
+
+// handlerOf returns false where the signal has none.
+func handlerOf(sig syscall.Signal) (a sigaction, ok bool) {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), 0,
+		uintptr(unsafe.Pointer(&a)), unsafe.Sizeof(a.mask), 0, 0)
+	return a, errno == 0 && a.handler > 1 // SIG_DFL, SIG_IGN
+}
+
 // selftestHandlers counts the signal handlers that would run on a goroutine's stack: a later signal() of C
 // loses the flag that the runtime has set.
 func selftestHandlers(ctx context.Context, h host.Host) error {
-	const onStack = 0x08000000
-	// struct sigaction of the kernel on amd64 and arm64
-	type action struct {
-		handler, flags, restorer uintptr
-		mask                     uint64
+	// Once it is answered, the main thread has installed all that it ever will.
+	if _, err := h.Query(ctx, "SELECT 1"); err != nil {
+		return err
 	}
 	handlers, without := 0, 0
-	for sig := 1; sig < 32; sig++ {
-		var a action
-		_, _, errno := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), 0,
-			uintptr(unsafe.Pointer(&a)), unsafe.Sizeof(a.mask), 0, 0)
-		if errno != 0 || a.handler <= 1 { // SIG_DFL, SIG_IGN
+	for sig := syscall.Signal(1); sig < 32; sig++ {
+		a, ok := handlerOf(sig)
+		if !ok {
 			continue
 		}
 		handlers++
@@ -95,9 +125,11 @@ func selftestHandlers(ctx context.Context, h host.Host) error {
 			without++
 		}
 	}
-	if err := logf(ctx, h, "selftest handlers: %d without SA_ONSTACK of %d", without, handlers); err != nil {
+	err := logf(ctx, h, "selftest handlers: %d without SA_ONSTACK of %d, blocked in a call: %x", without, handlers,
+		blockedInCall)
+	if err != nil {
 		return err
 	}
-	_, err := h.Nap(ctx, -1, host.Napping)
+	_, err = h.Nap(ctx, -1, host.Napping)
 	return err
 }

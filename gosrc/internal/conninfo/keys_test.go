@@ -63,6 +63,16 @@ func requireOnlyOwnParams(t *testing.T, c *Config) {
 	}
 }
 
+// What pgx does not read it makes a run-time parameter. Parse replaces those, so a row that hands over too much would not
+// show in the other tests.
+func TestPgxReadsWhatItIsHanded(t *testing.T) {
+	s, err := resolve(settings{}, Environment{})
+	require.NoError(t, err)
+	config, err := baseConfig(s, "d", "u")
+	require.NoError(t, err)
+	require.Empty(t, config.RuntimeParams)
+}
+
 // harmless has a value for each option that is accepted, whatever the option then does.
 var harmless = map[string]string{
 	"service": "", "servicefile": "/nonexistent", "user": "u", "password": "p", "passfile": "/nonexistent",

@@ -193,6 +193,7 @@ func TestLivePassfile(t *testing.T) {
 	escaped := strings.ReplaceAll(password, `\`, `\\`)
 	text := "host=db.test hostaddr=127.0.0.1 user=scram dbname=app passfile=" + file + " port=" + l.primary
 	write := func(content string, mode os.FileMode) {
+		_ = os.Remove(file) // the one before may be read-only
 		require.NoError(t, os.WriteFile(file, []byte(content), 0o600))
 		require.NoError(t, os.Chmod(file, mode))
 	}

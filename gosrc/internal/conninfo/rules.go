@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// check applies the table to all values. What passes is either used by this package or one of [passed].
+// check applies the table to all values. What passes is either used by this package or handed to pgx.
 func (s settings) check(warn func(string)) error {
 	for _, k := range keys {
 		value, ok := s[k.name]

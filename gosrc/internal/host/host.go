@@ -118,18 +118,18 @@ const (
 
 // Recovery is where a server stands.
 type Recovery struct {
-	SystemIdentifier   uint64
-	Timeline           uint32
-	ReplayLSN          LSN
-	FlushLSN           LSN // WAL up to here is on disk here: received or replayed, of the same timeline
-	WALSegmentSize     uint64
-	NextXID            XID // replayed
-	WalReceiverPID     int32
-	ServerVersionNum   int // of the running server: behaviour depends on the minor version
-	InRecovery         bool
-	PromoteTriggered   bool
-	LogicalDecoding    bool // a logical slot could work here
-	ReloadTime         time.Time
+	SystemIdentifier uint64
+	Timeline         uint32
+	ReplayLSN        LSN
+	FlushLSN         LSN // WAL up to here is on disk here: received or replayed, of the same timeline
+	WALSegmentSize   uint64
+	NextXID          XID // replayed
+	WalReceiverPID   int32
+	ServerVersionNum int // of the running server: behaviour depends on the minor version
+	InRecovery       bool
+	PromoteTriggered bool
+	LogicalDecoding  bool // a logical slot could work here
+	ReloadTime       time.Time
 }
 
 // Slot is a replication slot of this server.
