@@ -114,10 +114,6 @@ func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
 	if err := p.reread(); err != nil {
 		return nil, err
 	}
-	recovery, err := p.h.Recovery(p.ctx)
-	if err != nil {
-		return nil, err
-	}
 	for _, plan := range plans {
 		if err := p.cancelled(); err != nil {
 			return nil, err
@@ -128,10 +124,10 @@ func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
 		case seen.Invalidation != "":
 			plan.show(stateInvalidated, actionSkipped, reasonInvalidated)
 		case seen.RestartLSN != plan.remote.RestartLSN:
-			plan.remote = seen
+			plan.remote, plan.readAt = seen, p.readAt
 			left = append(left, plan)
 		default:
-			p.createOne(plan, recovery)
+			p.createOne(plan)
 		}
 	}
 	return left, nil
@@ -199,18 +195,22 @@ func (p *pass) fetchFor(plans []*plan) ([]*plan, error) {
 }
 
 // createOne makes a copy at a position whose files are here.
-func (p *pass) createOne(plan *plan, recovery host.Recovery) {
-	// The newer row is better, but its confirmed_flush_lsn may not have arrived here; the older one's had.
+func (p *pass) createOne(plan *plan) {
+	// The newer row is better, but its confirmed_flush_lsn may not have arrived here.
+	if plan.seen.ConfirmedFlushLSN <= p.flushed() && !twoPhaseUnknown(plan.seen, p.recovery) {
+		plan.remote, plan.readAt = plan.seen, p.readAt
+	}
 	row := plan.remote
-	if plan.seen.ConfirmedFlushLSN <= recovery.FlushLSN && !twoPhaseUnknown(plan.seen, recovery) {
-		row = plan.seen
+	if row.ConfirmedFlushLSN > p.flushed() {
+		plan.wait(reasonNotFlushed)
+		return
 	}
 	slot := host.Slot{
 		Name:              plan.name,
 		Database:          row.DatabaseOID,
 		RestartLSN:        row.RestartLSN,
 		ConfirmedFlushLSN: row.ConfirmedFlushLSN,
-		CatalogXmin:       capXmin(row.CatalogXmin, recovery),
+		CatalogXmin:       capXmin(row.CatalogXmin, p.recovery),
 		TwoPhase:          row.TwoPhase,
 		Logical:           true,
 		Marked:            true,
@@ -218,7 +218,6 @@ func (p *pass) createOne(plan *plan, recovery host.Recovery) {
 	if row.TwoPhase {
 		slot.TwoPhaseAt = row.TwoPhaseAt
 	}
-	plan.remote = row
 	p.memory.forget(plan.name)
 	settled := settledAtOnce(p.floor, p.state.Physical.CatalogXmin, slot.CatalogXmin)
 	v := judge(evidence{

@@ -3,6 +3,7 @@ package slotsync
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 	"github.com/replsync/replsync/gosrc/internal/primary"
@@ -22,6 +23,7 @@ const (
 type plan struct {
 	name   string
 	remote *primary.Slot // as the plan has it; nil: not on the primary
+	readAt time.Time     // when remote was read
 	seen   *primary.Slot // as read since; nil: not read again, or gone
 	gone   bool          // it was read again and is gone
 	local  *host.Slot    // as it is now; nil: not here
@@ -45,6 +47,7 @@ type input struct {
 	remote   []primary.Slot
 	local    []host.Slot
 	recovery host.Recovery
+	flushed  host.LSN // positions up to here can be taken over
 	wanted   func(name string, failover bool) bool
 	listed   map[string]bool // copies that the last pass left here
 }
@@ -120,7 +123,7 @@ func (p *plan) decideNew(in input) {
 		p.wait(reasonDecoding)
 	case twoPhaseUnknown(p.remote, in.recovery):
 		p.wait(reasonTwoPhase)
-	case p.remote.ConfirmedFlushLSN > in.recovery.FlushLSN:
+	case p.remote.ConfirmedFlushLSN > in.flushed:
 		p.wait(reasonNotFlushed)
 	default:
 		p.step = stepCreate
@@ -144,12 +147,16 @@ func (p *plan) decideCopy(in input, wanted bool) {
 	case p.remote.Invalidation != "":
 		p.step = stepDrop
 		p.show(stateInvalidated, actionDropped, reasonInvalidated)
+	case in.flushed == 0:
+		p.step = stepKeep
+		p.target = *p.local
+		p.action, p.reason = actionSkipped, reasonNotFlushed
 	case !valid || mark.Promoted || p.local.Invalidated || p.recreated():
 		p.dropFirst = true
 		p.decideNew(in)
 	default:
 		p.step = stepKeep
-		p.decideMove(in.recovery)
+		p.decideMove(in)
 	}
 }
 
@@ -164,16 +171,16 @@ func (p *plan) recreated() bool {
 
 // decideMove finds the position that a copy moves to. No part of it ever goes back: after a crash of the primary its slot
 // may stand behind the copy, which then waits for it.
-func (p *plan) decideMove(recovery host.Recovery) {
+func (p *plan) decideMove(in input) {
 	r, l := p.remote, p.local
 	p.target = *l
 	switch {
 	case r.ConfirmedFlushLSN < l.ConfirmedFlushLSN:
 		return
-	case r.ConfirmedFlushLSN > recovery.FlushLSN:
+	case r.ConfirmedFlushLSN > in.flushed:
 		p.action, p.reason = actionSkipped, reasonNotFlushed
 		return
-	case twoPhaseUnknown(r, recovery):
+	case twoPhaseUnknown(r, in.recovery):
 		p.action, p.reason = actionSkipped, reasonTwoPhase
 		return
 	}
@@ -187,7 +194,7 @@ func (p *plan) decideMove(recovery host.Recovery) {
 	if r.RestartLSN > l.RestartLSN {
 		p.snapshot = r.RestartLSN
 	}
-	p.moveXmin(recovery)
+	p.moveXmin(in.recovery)
 }
 
 // twoPhaseUnknown tells whether it is not known from where on a slot decodes prepared transactions. Where the view shows it,

@@ -117,7 +117,7 @@ func TestDecide(t *testing.T) {
 			r := row("a")
 			l := copyOf(r)
 			major := max(tt.major, 15)
-			s := setup{&r, &l, input{recovery: standby(major), wanted: everything, listed: map[string]bool{}}}
+			s := setup{&r, &l, input{recovery: standby(major), flushed: 5000, wanted: everything, listed: map[string]bool{}}}
 			tt.change(&s)
 			if s.remote != nil {
 				s.in.remote = []primary.Slot{*s.remote}
@@ -195,7 +195,7 @@ func TestDecideMove(t *testing.T) {
 				recovery.NextXID = tt.next
 			}
 			plans := decide(input{
-				remote: []primary.Slot{r}, local: []host.Slot{l}, recovery: recovery, wanted: everything,
+				remote: []primary.Slot{r}, local: []host.Slot{l}, recovery: recovery, flushed: 5000, wanted: everything,
 			})
 			require.Len(t, plans, 1)
 			p := plans[0]
@@ -217,7 +217,7 @@ func TestDecideTwoPhase(t *testing.T) {
 	r := row("a")
 	l := copyOf(r)
 	r.TwoPhase, r.TwoPhaseAt, r.ConfirmedFlushLSN = true, 1150, 1200
-	in := input{remote: []primary.Slot{r}, local: []host.Slot{l}, recovery: standby(15), wanted: everything}
+	in := input{remote: []primary.Slot{r}, local: []host.Slot{l}, recovery: standby(15), flushed: 5000, wanted: everything}
 	p := decide(in)[0]
 	require.True(t, p.target.TwoPhase)
 	require.Equal(t, host.LSN(1150), p.target.TwoPhaseAt)

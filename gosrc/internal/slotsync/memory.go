@@ -20,12 +20,20 @@ type memory struct {
 	listed  map[string]bool         // copies that were here and were not dropped by us
 	synced  map[string]time.Time    // when the copy last was seen to agree with the primary
 	remote  map[string]primary.Slot // the primary's slots as last read
+	ahead   map[string]earlier      // earlier rows of slots that were ahead of what is on disk here
+	flushed host.LSN                // what was on disk here at the last pass
 
 	verified  map[host.LSN]bool // snapshot files written or compared by this process
 	asked     time.Time         // when feedback was last asked for
 	askedMade bool              // a copy was made since
 	fileError string            // last logged trouble with restoring files
 	told      map[string]string // what was last logged of a slot that is not ready
+}
+
+// earlier is a slot as a read before the last one showed it.
+type earlier struct {
+	row primary.Slot
+	at  time.Time
 }
 
 func newMemory() *memory {
@@ -35,6 +43,7 @@ func newMemory() *memory {
 		listed:   map[string]bool{},
 		synced:   map[string]time.Time{},
 		remote:   map[string]primary.Slot{},
+		ahead:    map[string]earlier{},
 		verified: map[host.LSN]bool{},
 		told:     map[string]string{},
 	}
@@ -44,6 +53,7 @@ func newMemory() *memory {
 func (m *memory) lapse() {
 	m.seen = false
 	clear(m.proven)
+	clear(m.verified)
 }
 
 // observe compares a read of the primary with the one before. What happened in between cannot be seen in the current
@@ -79,6 +89,7 @@ func (m *memory) keepOnly(names map[string]bool) {
 	maps.DeleteFunc(m.settled, func(name string, _ time.Time) bool { return other(name) })
 	maps.DeleteFunc(m.told, func(name string, _ string) bool { return other(name) })
 	maps.DeleteFunc(m.synced, func(name string, _ time.Time) bool { return other(name) })
+	maps.DeleteFunc(m.ahead, func(name string, _ earlier) bool { return other(name) })
 }
 
 // forget drops what is known of a copy that is no more.

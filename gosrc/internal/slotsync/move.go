@@ -2,7 +2,6 @@ package slotsync
 
 import (
 	"cmp"
-	"time"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 )
@@ -182,7 +181,7 @@ func (p *pass) settle(plan *plan, v verdict) {
 		plan.reason = v.reason
 	}
 	if plan.agrees() {
-		p.memory.synced[plan.name] = time.Now()
+		p.memory.synced[plan.name] = plan.readAt
 	}
 }
 

@@ -3,6 +3,7 @@ package slotsync
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
@@ -72,17 +73,87 @@ func (p *pass) run() ([]host.SlotStatus, error) {
 		return p.refused(r), r
 	}
 	p.recheckFiles()
-	p.plans = decide(input{
-		remote:   p.state.Slots,
-		local:    p.local,
-		recovery: p.recovery,
-		wanted:   patterns.Wanted,
-		listed:   p.memory.listed,
-	})
+	p.plan(patterns)
 	if err := p.carryOut(); err != nil {
 		return nil, err
 	}
 	return p.rows(), nil
+}
+
+// plan decides what is to be done.
+func (p *pass) plan(patterns Patterns) {
+	remote, newest := p.arrived()
+	p.plans = decide(input{
+		remote:   remote,
+		local:    p.local,
+		recovery: p.recovery,
+		flushed:  p.flushed(),
+		wanted:   patterns.Wanted,
+		listed:   p.memory.listed,
+	})
+	for _, plan := range p.plans {
+		plan.readAt = p.readAt
+		if substitute, ok := newest[plan.name]; ok {
+			plan.seen, plan.readAt = substitute.newest, substitute.at
+		}
+		// As long as WAL arrives, the position soon will have.
+		if plan.reason == reasonNotFlushed && p.recovery.FlushLSN > p.memory.flushed {
+			p.changed = true
+		}
+	}
+	p.memory.flushed = p.recovery.FlushLSN
+}
+
+// substitute says that a slot is planned with a row from an earlier read.
+type substitute struct {
+	newest *primary.Slot
+	at     time.Time // of the earlier read
+}
+
+// arrived returns the primary's slots for planning. A consumer may confirm faster than this standby hears of it, so that
+// its slot is ahead of what is on disk here in each read. Such a slot's row is kept until its position has arrived, and
+// then stands in for the newest one: a position that the slot once had serves as well, with the newest catalog_xmin to
+// judge by.
+func (p *pass) arrived() ([]primary.Slot, map[string]substitute) {
+	slots := slices.Clone(p.state.Slots)
+	local := make(map[string]host.LSN, len(p.local))
+	for _, l := range p.local {
+		local[l.Name] = l.ConfirmedFlushLSN
+	}
+	substitutes := map[string]substitute{}
+	for i := range slots {
+		newest := &p.state.Slots[i]
+		kept, known := p.memory.ahead[newest.Name]
+		switch {
+		case newest.ConfirmedFlushLSN <= p.flushed(), newest.Invalidation != "":
+			delete(p.memory.ahead, newest.Name)
+			continue
+		case !known || !follows(&kept.row, newest) || kept.row.ConfirmedFlushLSN < local[newest.Name]:
+		case kept.row.ConfirmedFlushLSN > p.flushed():
+			continue // it has not arrived yet
+		default:
+			slots[i] = kept.row
+			slots[i].Failover = newest.Failover
+			substitutes[newest.Name] = substitute{newest, kept.at}
+		}
+		p.memory.ahead[newest.Name] = earlier{*newest, p.readAt}
+	}
+	return slots, substitutes
+}
+
+// follows tells whether b may be a later state of the slot that a shows.
+func follows(a, b *primary.Slot) bool {
+	return a.DatabaseOID == b.DatabaseOID && a.Plugin == b.Plugin && a.RestartLSN <= b.RestartLSN &&
+		a.ConfirmedFlushLSN <= b.ConfirmedFlushLSN && !b.CatalogXmin.Precedes(a.CatalogXmin)
+}
+
+// flushed is up to where positions of the primary can be taken over: what is on disk here, of the timeline that it
+// writes. What comes from a newer one means nothing here until this standby has followed.
+func (p *pass) flushed() host.LSN {
+	if p.state.Timeline > p.recovery.Timeline {
+		return 0
+	}
+	return p.recovery.FlushLSN
 }
 
 // carryOut does what was planned. Its errors are those of the primary and of the pass; what concerns one slot stays in
@@ -128,6 +199,13 @@ func (p *pass) read() error {
 		return err
 	}
 	p.state, p.readAt = state, began
+	// What the primary's answer names has had as long to arrive as the answer.
+	if p.recovery, err = p.h.Recovery(p.ctx); err != nil {
+		return err
+	}
+	if !p.recovery.InRecovery || p.recovery.PromoteTriggered {
+		return errPromotion
+	}
 	if p.memory.observe(state, p.settings.PrimarySlotName) {
 		p.lapsed = true
 	}

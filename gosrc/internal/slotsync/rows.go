@@ -59,10 +59,10 @@ func (p *plan) row() host.SlotStatus {
 			row.Hint = m.Hint
 		}
 	}
-	if p.remote != nil {
-		row.Database, row.Plugin = p.remote.Database, p.remote.Plugin
-		row.RemoteRestartLSN = p.remote.RestartLSN
-		row.RemoteConfirmedFlushLSN = p.remote.ConfirmedFlushLSN
+	if remote := cmp.Or(p.seen, p.remote); remote != nil {
+		row.Database, row.Plugin = remote.Database, remote.Plugin
+		row.RemoteRestartLSN = remote.RestartLSN
+		row.RemoteConfirmedFlushLSN = remote.ConfirmedFlushLSN
 	}
 	if p.local != nil {
 		row.RestartLSN = p.local.RestartLSN
