@@ -123,3 +123,64 @@ func TestLapseForgetsSnapshots(t *testing.T) {
 	m.lapse()
 	require.Empty(t, m.verified)
 }
+
+// The primary's slot may stand behind its copy: it was made anew, or the primary has crashed.
+func TestAheadOfPrimary(t *testing.T) {
+	setup := func(b *bench) {
+		b.with(row("a"))
+		s := b.primary.slot("a")
+		s.RestartLSN, s.ConfirmedFlushLSN = 900, 950
+		b.primary.snapshots[900] = snapshotFile("old")
+	}
+	t.Run("made anew at the primary's position", func(t *testing.T) {
+		for _, major := range []int{15, 17} {
+			inBench(t, major, func(t *testing.T, b *bench) {
+				setup(b)
+				b.pass("a created ready")
+				require.Equal(t, copyOf(*b.primary.slot("a")), b.slot("a"))
+				b.calls("DropSlot a", "CreateSlot a")
+			})
+		}
+	})
+	t.Run("out of use without the WAL", func(t *testing.T) {
+		for _, major := range []int{15, 17} {
+			inBench(t, major, func(t *testing.T, b *bench) {
+				setup(b)
+				b.host.OldestWAL = 1000
+				b.pass("a updated waiting ahead_of_primary")
+				b.usable("a", false)
+				require.Equal(t, host.LSN(1100), b.slot("a").ConfirmedFlushLSN)
+				s := b.primary.slot("a")
+				s.RestartLSN, s.ConfirmedFlushLSN = 1000, 1100
+				b.pass("a updated ready")
+				b.usable("a", true)
+			})
+		}
+	})
+	t.Run("kept after a crash of the primary", func(t *testing.T) {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			setup(b)
+			b.host.OldestWAL = 1000
+			b.primary.state.PostmasterStart = "2"
+			b.pass("a unchanged ready")
+			b.pass("a unchanged ready")
+			require.Equal(t, copyOf(row("a")), b.slot("a"))
+		})
+	})
+	t.Run("nothing is known of a crash", func(t *testing.T) {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			setup(b)
+			b.host.OldestWAL = 1000
+			b.restart()
+			b.pass("a updated waiting ahead_of_primary")
+		})
+	})
+	t.Run("its trouble is its own", func(t *testing.T) {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			setup(b)
+			b.host.Faults["WALAvailable"] = host.Errorf("58030", "I/O error")
+			b.pass("a failed failed error")
+			require.Equal(t, copyOf(row("a")), b.slot("a"))
+		})
+	})
+}

@@ -35,6 +35,7 @@ type plan struct {
 	follows   bool      // target has the primary's catalog_xmin
 	snapshot  host.LSN  // stepKeep: target needs the snapshot file there; 0: none
 	byOther   bool      // a copy was here, and somebody else dropped it
+	ahead     bool      // stepKeep: local is ahead of the primary's slot
 
 	state  string
 	action string
@@ -169,13 +170,13 @@ func (p *plan) recreated() bool {
 		r.RestartLSN > l.RestartLSN && r.CatalogXmin.Precedes(p.mark.Need)
 }
 
-// decideMove finds the position that a copy moves to. No part of it ever goes back: after a crash of the primary its slot
-// may stand behind the copy, which then waits for it.
+// decideMove finds the position that a copy moves to. No part of it ever goes back: see pass.goBack.
 func (p *plan) decideMove(in input) {
 	r, l := p.remote, p.local
 	p.target = *l
 	switch {
 	case r.ConfirmedFlushLSN < l.ConfirmedFlushLSN:
+		p.ahead = true
 		return
 	case r.ConfirmedFlushLSN > in.flushed:
 		p.action, p.reason = actionSkipped, reasonNotFlushed

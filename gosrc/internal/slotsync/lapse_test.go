@@ -169,3 +169,25 @@ func TestFilesAreRestored(t *testing.T) {
 		require.Nil(t, b.snapshotHere(1000), "from then on restartpoints go by the slot")
 	})
 }
+
+// A pass that saw a lapse and came to no end shows what the lapse means.
+func TestLapseInFailedPass(t *testing.T) {
+	for _, major := range []int{15, 16} {
+		inBench(t, major, func(t *testing.T, b *bench) {
+			b.with(row("a"), row("b"))
+			a := b.primary.slot("a")
+			a.RestartLSN, a.ConfirmedFlushLSN, a.CatalogXmin = 1050, 1200, 710
+			b.primary.state.PostmasterStart = "2"
+			b.primary.fetchErr = host.Errorf("08006", "no route")
+			action := actionUpdated
+			if major >= firstConflict {
+				action = actionUnchanged
+			}
+			err := b.passErr("a "+action+" waiting catalog_xmin_not_protected", "b unchanged ready")
+			require.True(t, host.HasCode(err, "08006"))
+			b.usable("a", major >= firstConflict)
+			b.usable("b", true)
+			require.Len(t, b.worker.rows, 2)
+		})
+	}
+}

@@ -21,6 +21,7 @@ type memory struct {
 	synced  map[string]time.Time    // when the copy last was seen to agree with the primary
 	remote  map[string]primary.Slot // the primary's slots as last read
 	ahead   map[string]earlier      // earlier rows of slots that were ahead of what is on disk here
+	level   map[string]string       // the primary's run in which a copy last was not ahead of its slot
 	flushed host.LSN                // what was on disk here at the last pass
 
 	verified  map[host.LSN]bool // snapshot files written or compared by this process
@@ -44,6 +45,7 @@ func newMemory() *memory {
 		synced:   map[string]time.Time{},
 		remote:   map[string]primary.Slot{},
 		ahead:    map[string]earlier{},
+		level:    map[string]string{},
 		verified: map[host.LSN]bool{},
 		told:     map[string]string{},
 	}
@@ -89,6 +91,7 @@ func (m *memory) keepOnly(names map[string]bool) {
 	maps.DeleteFunc(m.settled, func(name string, _ time.Time) bool { return other(name) })
 	maps.DeleteFunc(m.told, func(name string, _ string) bool { return other(name) })
 	maps.DeleteFunc(m.synced, func(name string, _ time.Time) bool { return other(name) })
+	maps.DeleteFunc(m.level, func(name string, _ string) bool { return other(name) })
 	maps.DeleteFunc(m.ahead, func(name string, _ earlier) bool { return other(name) })
 }
 
@@ -97,4 +100,5 @@ func (m *memory) forget(name string) {
 	delete(m.proven, name)
 	delete(m.settled, name)
 	delete(m.listed, name)
+	delete(m.level, name)
 }

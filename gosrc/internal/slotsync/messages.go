@@ -52,6 +52,7 @@ const (
 	reasonNotWanted    reason = "not_wanted"
 	reasonNotOurs      reason = "name_taken"
 	reasonDropped      reason = "dropped_by_other"
+	reasonAhead        reason = "ahead_of_primary"
 	reasonPromoted     reason = "promotion"
 	reasonError        reason = "error"
 )
@@ -89,6 +90,8 @@ func (r reason) hint(name string) string {
 		return fmt.Sprintf("If the slot is not needed on this standby, drop it with SELECT pg_drop_replication_slot('%s').", name)
 	case reasonDropped:
 		return "Something other than replsync dropped the copy. A high-availability tool may have to be told to leave it alone (Patroni: ignore_slots)."
+	case reasonAhead:
+		return "The slot on the primary stands behind the copy, as if it had been made anew, and this standby does not have the WAL to copy it again. This ends when its consumer has confirmed more."
 	case reasonPromoted:
 		return "This server is being promoted."
 	case reasonNone, reasonError:

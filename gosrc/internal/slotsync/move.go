@@ -22,6 +22,9 @@ func (p *pass) move() error {
 		}
 		v := p.judge(plan)
 		v.usable = v.usable || plan.mark.Proven // until demote
+		if plan.ahead {
+			v = verdict{reason: reasonAhead}
+		}
 		p.apply(plan, v)
 		if i%progressStep == 0 {
 			p.progress("updating", i, len(kept))
@@ -60,13 +63,18 @@ func (p *pass) proves(plan *plan) bool {
 	if p.state == nil || plan.remote == nil {
 		return false
 	}
-	asIs := *plan
-	asIs.target, asIs.follows = *plan.local, false
-	if !p.judge(&asIs).proven {
+	if !p.judgeAsIs(plan).proven {
 		return false
 	}
 	p.memory.proven[plan.name] = true
 	return true
+}
+
+// judgeAsIs judges a copy as it is now, not as planned.
+func (p *pass) judgeAsIs(plan *plan) verdict {
+	asIs := *plan
+	asIs.target, asIs.follows = *plan.local, false
+	return p.judge(&asIs)
 }
 
 // fetchMoved brings the snapshot files of the new positions here. The copies, still at their old ones, keep them, and have kept

@@ -1,6 +1,7 @@
 package slotsync
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -47,6 +48,7 @@ type pass struct {
 	floor    host.XID    // oldest catalog_xmin of them
 	state    *primary.State
 	readAt   time.Time // when the read of state began
+	input    input
 	plans    []*plan
 
 	lapsed  bool // a read in this pass showed a lapse
@@ -75,22 +77,40 @@ func (p *pass) run() ([]host.SlotStatus, error) {
 	p.recheckFiles()
 	p.plan(patterns)
 	if err := p.carryOut(); err != nil {
-		return nil, err
+		return p.lost(), err
 	}
 	return p.rows(), nil
+}
+
+// lost shows the copies that a lapse has cost their proof in a pass that came to no end.
+func (p *pass) lost() []host.SlotStatus {
+	if !p.lapsed {
+		return nil
+	}
+	p.plans = slices.DeleteFunc(p.plans, func(plan *plan) bool {
+		return plan.step != stepKeep || plan.local == nil || p.proves(plan)
+	})
+	for _, plan := range p.plans {
+		if plan.state == "" || plan.state == stateReady {
+			plan.state, plan.reason = stateWaiting, cmp.Or(p.judgeAsIs(plan).reason, reasonFeedback)
+			plan.action = cmp.Or(plan.action, actionUnchanged)
+		}
+	}
+	return p.rows()
 }
 
 // plan decides what is to be done.
 func (p *pass) plan(patterns Patterns) {
 	remote, newest := p.arrived()
-	p.plans = decide(input{
+	p.input = input{
 		remote:   remote,
 		local:    p.local,
 		recovery: p.recovery,
 		flushed:  p.flushed(),
 		wanted:   patterns.Wanted,
 		listed:   p.memory.listed,
-	})
+	}
+	p.plans = decide(p.input)
 	for _, plan := range p.plans {
 		plan.readAt = p.readAt
 		if substitute, ok := newest[plan.name]; ok {
@@ -102,6 +122,37 @@ func (p *pass) plan(patterns Patterns) {
 		}
 	}
 	p.memory.flushed = p.recovery.FlushLSN
+	p.goBack()
+}
+
+// goBack is about copies that are ahead of the primary's slot. That slot may have been made anew at an older position: then
+// the copy would skip transactions. Or the primary has crashed, and has forgotten what was confirmed to it. A copy that is
+// made anew at the primary's position is right in both cases: it sends again what the primary would.
+//
+// Where WAL from there on is not here, the copy is taken out of use, unless the primary was started since the copy was
+// seen not to be ahead: then it was a crash.
+func (p *pass) goBack() {
+	for _, plan := range p.plans {
+		if plan.step != stepKeep || plan.remote == nil || plan.reason == reasonNotWanted {
+			continue
+		}
+		if !plan.ahead {
+			p.memory.level[plan.name] = p.state.PostmasterStart
+			continue
+		}
+		here, err := p.h.WALAvailable(p.ctx, plan.remote.RestartLSN)
+		start, known := p.memory.level[plan.name]
+		switch {
+		case err != nil:
+			plan.fail(err)
+			plan.step = stepNone
+		case here:
+			plan.ahead, plan.dropFirst, plan.step = false, true, stepNone
+			plan.decideNew(p.input)
+		case known && start != p.state.PostmasterStart:
+			plan.ahead = false
+		}
+	}
 }
 
 // substitute says that a slot is planned with a row from an earlier read.

@@ -142,7 +142,7 @@ func TestHandshakeWaits(t *testing.T) {
 			b.primary.state.Slots = []primary.Slot{row("a")}
 			time.AfterFunc(300*time.Millisecond, b.worker.Cancel)
 			began := time.Now()
-			require.True(t, host.HasCode(b.passErr(), "57014"))
+			require.True(t, host.HasCode(b.passErr("a created waiting feedback_pending"), "57014"))
 			require.Less(t, time.Since(began), handshakeTime)
 			b.usable("a", false)
 		})

@@ -1,9 +1,11 @@
 package slotsync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -203,12 +205,29 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.D
 	}
 	w.report(ctx, err)
 	timeout, state := w.next(s, err, p.changed)
-	if rows != nil {
+	switch {
+	case rows == nil:
+	case err == nil:
 		w.rows = shown(rows)
+	default:
+		w.rows = merge(w.rows, rows)
+		rows = w.rows
 	}
 	return timeout, state, w.host.PassDone(ctx, host.Pass{
 		Duration: time.Since(began), State: state, Err: err, Slots: rows,
 	})
+}
+
+// merge replaces the rows of some slots: a pass that failed says nothing about the others.
+func merge(rows, newer []host.SlotStatus) []host.SlotStatus {
+	merged := slices.Clone(newer)
+	for _, row := range rows {
+		if !slices.ContainsFunc(newer, func(r host.SlotStatus) bool { return r.Name == row.Name }) {
+			merged = append(merged, row)
+		}
+	}
+	slices.SortFunc(merged, func(a, b host.SlotStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return merged
 }
 
 // shown leaves out the slots that are no more.
