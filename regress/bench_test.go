@@ -112,28 +112,51 @@ func median(v []float64) float64 {
 	return s[len(s)/2]
 }
 
-// BenchmarkWorkerMemory compares the slot worker of a standby, with the Go core, to that of a primary, which is an idle C
-// worker: proportional memory (PSS), with 100 slots copied.
-func BenchmarkWorkerMemory(b *testing.B) {
+// BenchmarkWorker compares the slot worker of a standby, with the Go core and 100 copies, to that of a primary, which is an
+// idle C worker: proportional memory (PSS). It also tells what a cycle costs in which nothing has moved: processor
+// time of the worker and of its session on the primary.
+func BenchmarkWorker(b *testing.B) {
 	major := cluster.Versions(b)[0]
 	primary := cluster.New(b, major, cluster.Preload("replsync"), cluster.Setting("max_replication_slots", 120))
 	primary.Exec(b, "CREATE EXTENSION replsync")
 	standby := primary.Standby(b, cluster.Settings(map[string]string{
-		"replsync.slots": "*", "replsync.slot_naptime_max": "100ms", "replsync.slot_naptime_min": "100ms",
+		"replsync.slots": "*", "replsync.slot_naptime_max": "50ms", "replsync.slot_naptime_min": "50ms",
 		"hot_standby_feedback": "on", "wal_receiver_status_interval": "1s",
 	}))
 	primary.Exec(b, `SELECT pg_create_logical_replication_slot('s_' || i, 'pgoutput') FROM generate_series(1, 100) i`)
-	cluster.Eventually(b, cluster.DefaultDeadline, "100 ready slots and 100 cycles", func() bool {
-		return cluster.QueryOne[bool](b, standby, `SELECT (SELECT count(*) FROM replsync.slot_status WHERE state = 'ready') = 100
-			AND (SELECT cycles FROM replsync.worker_status) > 100`)
+	cluster.Eventually(b, cluster.DefaultDeadline, "100 ready slots", func() bool {
+		return cluster.QueryOne[bool](b, standby, `SELECT count(*) = 100 FROM replsync.slot_status WHERE state = 'ready'`)
 	})
-	with, without := pss(b, standby.WorkerPID(b, slotWorker)), pss(b, primary.WorkerPID(b, slotWorker))
+	worker := standby.WorkerPID(b, slotWorker)
+	session := primary.WorkerPID(b, "postgres .*idle")
+	cycles := func() int64 {
+		return cluster.QueryOne[int64](b, standby, "SELECT cycles FROM replsync.worker_status")
+	}
+	first, workerTime, sessionTime := cycles(), cpuTime(b, worker), cpuTime(b, session)
+	cluster.Eventually(b, cluster.DefaultDeadline, "200 more cycles", func() bool { return cycles() > first+200 })
+	n := float64(cycles() - first)
+	with, without := pss(b, worker), pss(b, primary.WorkerPID(b, slotWorker))
 	for b.Loop() {
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(with, "standby-MiB")
 	b.ReportMetric(without, "idle-MiB")
 	b.ReportMetric(with-without, "more-MiB")
+	b.ReportMetric((cpuTime(b, worker)-workerTime)/n, "worker-ms/cycle")
+	b.ReportMetric((cpuTime(b, session)-sessionTime)/n, "primary-ms/cycle")
+}
+
+// cpuTime returns the processor time of all threads of a process in milliseconds.
+func cpuTime(b *testing.B, pid int) float64 {
+	total := 0.0
+	for _, id := range threads(b, pid) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, id))
+		require.NoError(b, err)
+		ns, err := strconv.ParseFloat(strings.Fields(string(text))[0], 64)
+		require.NoError(b, err)
+		total += ns / 1e6
+	}
+	return total
 }
 
 // pss returns the proportional memory of a process in MiB.

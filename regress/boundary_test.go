@@ -56,7 +56,7 @@ func waitForCore(t *testing.T, standby *cluster.Server) int {
 	return pid
 }
 
-func threads(t *testing.T, pid int) []string {
+func threads(t testing.TB, pid int) []string {
 	t.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	require.NoError(t, err)
