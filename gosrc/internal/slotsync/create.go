@@ -120,7 +120,7 @@ func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
 		}
 		switch seen := plan.seen; {
 		case seen == nil:
-			plan.wait(reasonNoSnapshot) // gone: nothing is left of it in the next pass
+			plan.wait(reasonGone)
 		case seen.Invalidation != "":
 			plan.show(stateInvalidated, actionSkipped, reasonInvalidated)
 		case seen.RestartLSN != plan.remote.RestartLSN:

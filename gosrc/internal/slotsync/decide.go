@@ -29,6 +29,8 @@ type plan struct {
 	local  *host.Slot    // as it is now; nil: not here
 	mark   marker        // of local
 
+	database uint32 // of local as it was at first
+
 	step      step
 	dropFirst bool      // local has to go before a copy can be made
 	target    host.Slot // stepKeep: what local becomes; flags and plugin follow from readiness
@@ -69,6 +71,9 @@ func decide(in input) []*plan {
 	var plans []*plan
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		p := &plan{name: name, remote: remote[name], local: local[name]}
+		if p.local != nil {
+			p.database = p.local.Database
+		}
 		if p.decide(in) {
 			plans = append(plans, p)
 		}

@@ -56,8 +56,13 @@ func (p *pass) awaitingFeedback() []*plan {
 
 // rejudge looks at a copy again after a reread.
 func (p *pass) rejudge(plan *plan) {
-	if plan.seen == nil || plan.seen.Invalidation != "" {
-		plan.wait(reasonInvalidated) // the next pass drops it
+	// The next pass drops it.
+	switch {
+	case plan.seen == nil:
+		plan.state, plan.reason = stateWaiting, reasonGone
+		return
+	case plan.seen.Invalidation != "":
+		plan.state, plan.reason = stateInvalidated, reasonInvalidated
 		return
 	}
 	p.apply(plan, p.judge(plan))

@@ -15,14 +15,15 @@ type memory struct {
 	start        string
 	walSender    string
 
-	proven  map[string]bool
-	settled map[string]time.Time    // reads that begin from then on can prove the copy
-	listed  map[string]bool         // copies that were here and were not dropped by us
-	synced  map[string]time.Time    // when the copy last was seen to agree with the primary
-	remote  map[string]primary.Slot // the primary's slots as last read
-	ahead   map[string]earlier      // earlier rows of slots that were ahead of what is on disk here
-	level   map[string]string       // the primary's run in which a copy last was not ahead of its slot
-	flushed host.LSN                // what was on disk here at the last pass
+	proven    map[string]bool
+	settled   map[string]time.Time    // reads that begin from then on can prove the copy
+	listed    map[string]bool         // copies that were here and were not dropped by us
+	synced    map[string]time.Time    // when the copy last was seen to agree with the primary
+	remote    map[string]primary.Slot // the primary's slots as last read
+	databases map[uint32]string       // their names, of all slots ever read
+	ahead     map[string]earlier      // earlier rows of slots that were ahead of what is on disk here
+	level     map[string]string       // the primary's run in which a copy last was not ahead of its slot
+	flushed   host.LSN                // what was on disk here at the last pass
 
 	verified  map[host.LSN]bool // snapshot files written or compared by this process
 	asked     time.Time         // when feedback was last asked for
@@ -39,15 +40,16 @@ type earlier struct {
 
 func newMemory() *memory {
 	return &memory{
-		proven:   map[string]bool{},
-		settled:  map[string]time.Time{},
-		listed:   map[string]bool{},
-		synced:   map[string]time.Time{},
-		remote:   map[string]primary.Slot{},
-		ahead:    map[string]earlier{},
-		level:    map[string]string{},
-		verified: map[host.LSN]bool{},
-		told:     map[string]string{},
+		proven:    map[string]bool{},
+		settled:   map[string]time.Time{},
+		listed:    map[string]bool{},
+		synced:    map[string]time.Time{},
+		remote:    map[string]primary.Slot{},
+		ahead:     map[string]earlier{},
+		databases: map[uint32]string{},
+		level:     map[string]string{},
+		verified:  map[host.LSN]bool{},
+		told:      map[string]string{},
 	}
 }
 
@@ -80,6 +82,7 @@ func (m *memory) observe(s *primary.State, physicalSlot string) (lapsed bool) {
 	clear(m.remote)
 	for _, slot := range s.Slots {
 		m.remote[slot.Name] = slot
+		m.databases[slot.DatabaseOID] = slot.Database
 	}
 	return lapsed
 }

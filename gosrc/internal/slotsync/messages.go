@@ -36,25 +36,27 @@ type reason string
 
 // The first four are core's (pg_replication_slots.slotsync_skip_reason, 19).
 const (
-	reasonNone         reason = ""
-	reasonRemoved      reason = "wal_or_rows_removed"
-	reasonNotFlushed   reason = "wal_not_flushed"
-	reasonNoSnapshot   reason = "no_consistent_snapshot"
-	reasonInvalidated  reason = "slot_invalidated"
-	reasonFeedback     reason = "feedback_pending"
-	reasonNoFeedback   reason = "feedback_off"
-	reasonNotProtected reason = "catalog_xmin_not_protected"
-	reasonDatabase     reason = "database_not_replayed"
-	reasonDecoding     reason = "logical_decoding_off"
-	reasonNoSlot       reason = "no_free_slot"
-	reasonInUse        reason = "slot_in_use"
-	reasonTwoPhase     reason = "two_phase_at_unknown"
-	reasonNotWanted    reason = "not_wanted"
-	reasonNotOurs      reason = "name_taken"
-	reasonDropped      reason = "dropped_by_other"
-	reasonAhead        reason = "ahead_of_primary"
-	reasonPromoted     reason = "promotion"
-	reasonError        reason = "error"
+	reasonNone            reason = ""
+	reasonRemoved         reason = "wal_or_rows_removed"
+	reasonNotFlushed      reason = "wal_not_flushed"
+	reasonNoSnapshot      reason = "no_consistent_snapshot"
+	reasonInvalidated     reason = "slot_invalidated"
+	reasonFeedback        reason = "feedback_pending"
+	reasonNoFeedback      reason = "feedback_off"
+	reasonNotProtected    reason = "catalog_xmin_not_protected"
+	reasonDatabase        reason = "database_not_replayed"
+	reasonDecoding        reason = "logical_decoding_off"
+	reasonNoSlot          reason = "no_free_slot"
+	reasonInUse           reason = "slot_in_use"
+	reasonTwoPhase        reason = "two_phase_at_unknown"
+	reasonNotWanted       reason = "not_wanted"
+	reasonNotOurs         reason = "name_taken"
+	reasonDropped         reason = "dropped_by_other"
+	reasonAhead           reason = "ahead_of_primary"
+	reasonGone            reason = "slot_dropped"
+	reasonNotReached      reason = "primary_not_reached"
+	reasonNotSynchronized reason = "not_synchronized"
+	reasonError           reason = "error"
 )
 
 // hint says what to do about a reason, or what will happen.
@@ -71,7 +73,7 @@ func (r reason) hint(name string) string {
 	case reasonFeedback:
 		return "The primary has not yet been seen to act on this standby's hot standby feedback; it is sent every wal_receiver_status_interval."
 	case reasonNoFeedback:
-		return "Set hot_standby_feedback to on here, and primary_slot_name to a physical slot that exists on the primary."
+		return "Set hot_standby_feedback to on and wal_receiver_status_interval above 0 here, and primary_slot_name to a physical slot that exists on the primary."
 	case reasonNotProtected:
 		return "The primary keeps the catalog rows that the slot needs for its own slot only. This ends when the consumer has confirmed more."
 	case reasonDatabase:
@@ -79,7 +81,7 @@ func (r reason) hint(name string) string {
 	case reasonDecoding:
 		return "The change to logical decoding on the primary has not been replayed here yet, or wal_level does not permit it."
 	case reasonNoSlot:
-		return "Raise max_replication_slots on this standby."
+		return "Raise max_replication_slots on this standby: it needs one slot more than there are copies, while one is made."
 	case reasonInUse:
 		return "Another process uses the slot here. It is tried again in the next pass."
 	case reasonTwoPhase:
@@ -92,8 +94,12 @@ func (r reason) hint(name string) string {
 		return "Something other than replsync dropped the copy. A high-availability tool may have to be told to leave it alone (Patroni: ignore_slots)."
 	case reasonAhead:
 		return "The slot on the primary stands behind the copy, as if it had been made anew, and this standby does not have the WAL to copy it again. This ends when its consumer has confirmed more."
-	case reasonPromoted:
-		return "This server is being promoted."
+	case reasonGone:
+		return "The slot was dropped on the primary while it was looked at. The next pass drops its copy."
+	case reasonNotReached:
+		return "The primary has not been reached since the worker started; see replsync.worker_status. The copy is as it was left."
+	case reasonNotSynchronized:
+		return "The worker is off (replsync.sync_slots) or cannot work; see replsync.worker_status. The copy is as it was left."
 	case reasonNone, reasonError:
 	}
 	return ""

@@ -3,6 +3,7 @@ package slotsync
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -69,10 +70,11 @@ func (p *pass) run() ([]host.SlotStatus, error) {
 		return p.refused(r), r
 	}
 	if err := p.read(); err != nil {
+		var r *refusal
+		if errors.As(err, &r) {
+			return p.refused(r), r
+		}
 		return nil, err
-	}
-	if r := refuseThere(p.settings, p.recovery, p.state); r != nil {
-		return p.refused(r), r
 	}
 	p.recheckFiles()
 	p.plan(patterns)
@@ -249,7 +251,6 @@ func (p *pass) read() error {
 	if err != nil {
 		return err
 	}
-	p.state, p.readAt = state, began
 	// What the primary's answer names has had as long to arrive as the answer.
 	if p.recovery, err = p.h.Recovery(p.ctx); err != nil {
 		return err
@@ -257,6 +258,14 @@ func (p *pass) read() error {
 	if !p.recovery.InRecovery || p.recovery.PromoteTriggered {
 		return errPromotion
 	}
+	if r := refuseThere(p.settings, p.recovery, state); r != nil {
+		if r.lapse {
+			p.memory.lapse()
+			p.lapsed = true
+		}
+		return r
+	}
+	p.state, p.readAt = state, began
 	if p.memory.observe(state, p.settings.PrimarySlotName) {
 		p.lapsed = true
 	}
@@ -267,9 +276,6 @@ func (p *pass) read() error {
 func (p *pass) reread() error {
 	if err := p.read(); err != nil {
 		return err
-	}
-	if r := refuseThere(p.settings, p.recovery, p.state); r != nil {
-		return r
 	}
 	rows := make(map[string]*primary.Slot, len(p.state.Slots))
 	for i := range p.state.Slots {
@@ -320,7 +326,7 @@ func (p *pass) refused(r *refusal) []host.SlotStatus {
 		if !l.Marked || !ok || mark.Promoted {
 			continue
 		}
-		plan := &plan{name: l.Name, local: l, mark: mark, target: *l, step: stepKeep}
+		plan := &plan{name: l.Name, local: l, mark: mark, database: l.Database, target: *l, step: stepKeep}
 		if row, known := p.memory.remote[l.Name]; known {
 			plan.remote = &row
 		}

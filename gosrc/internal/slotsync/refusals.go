@@ -1,6 +1,7 @@
 package slotsync
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -13,6 +14,8 @@ import (
 type refusal struct {
 	err   *host.Error
 	lapse bool
+	// elsewhere says that the server is not the one to copy from: the next attempt looks again where that is.
+	elsewhere bool
 }
 
 // Error implements error.
@@ -30,6 +33,16 @@ func (r *refusal) lapsing() *refusal {
 	return r
 }
 
+func (r *refusal) lookingElsewhere() *refusal {
+	r.elsewhere = true
+	return r
+}
+
+func isElsewhere(err error) bool {
+	var r *refusal
+	return errors.As(err, &r) && r.elsewhere
+}
+
 func isRefusal(err error) bool {
 	var r *refusal
 	return errors.As(err, &r)
@@ -39,9 +52,21 @@ func errNotStandby() error {
 	return refuse("replication slots can only be synchronized to a standby server", "", "")
 }
 
+const requires = "replication slot synchronization requires %s"
+
 // refuseHere checks this server. Only what the worker cannot do without is a refusal; the rest is a slot's row.
 func refuseHere(s *Settings, r host.Recovery) *refusal {
-	const requires = "replication slot synchronization requires %s"
+	refused, lapse := refuseState(s, r), refuseFeedback(s)
+	switch {
+	case refused == nil:
+		return cmp.Or(lapse, refuseConninfo(s))
+	case refused != errPromotion && r.InRecovery && lapse != nil:
+		return refused.lapsing()
+	}
+	return refused
+}
+
+func refuseState(s *Settings, r host.Recovery) *refusal {
 	major := majorOf(r.ServerVersionNum)
 	switch {
 	case !r.InRecovery:
@@ -56,6 +81,13 @@ func refuseHere(s *Settings, r host.Recovery) *refusal {
 		return refuse(fmt.Sprintf(requires, `"wal_level" to be "logical"`),
 			fmt.Sprintf("It is \"%s\" on this standby.", s.WALLevel),
 			"Set wal_level to logical on both servers and restart them.")
+	}
+	return nil
+}
+
+// refuseFeedback checks that this standby sends hot standby feedback.
+func refuseFeedback(s *Settings) *refusal {
+	switch {
 	case s.PrimarySlotName == "":
 		return refuse(fmt.Sprintf(requires, `"primary_slot_name" to be set`),
 			"Only a physical slot makes the primary keep what the copies need.",
@@ -68,11 +100,16 @@ func refuseHere(s *Settings, r host.Recovery) *refusal {
 		return refuse(fmt.Sprintf(requires, `"wal_receiver_status_interval" to be more than 0`),
 			"With 0 this standby sends no hot standby feedback.",
 			"Set wal_receiver_status_interval to a few seconds.").lapsing()
-	case s.Conninfo == "":
-		return refuse(fmt.Sprintf(requires, `"primary_conninfo" to be set`), "",
-			"Set primary_conninfo, or replsync.primary_conninfo.")
 	}
 	return nil
+}
+
+func refuseConninfo(s *Settings) *refusal {
+	if s.Conninfo != "" {
+		return nil
+	}
+	return refuse(fmt.Sprintf(requires, `"primary_conninfo" to be set`), "",
+		"Set primary_conninfo, or replsync.primary_conninfo.")
 }
 
 // refuseThere checks the primary.
@@ -81,14 +118,14 @@ func refuseThere(s *Settings, r host.Recovery, p *primary.State) *refusal {
 	case p.SystemIdentifier != r.SystemIdentifier:
 		return refuse("the server to copy replication slots from is not this standby's primary",
 			fmt.Sprintf("Its system identifier is %d, this server's is %d.", p.SystemIdentifier, r.SystemIdentifier),
-			"Check primary_conninfo and replsync.primary_conninfo.")
+			"Check primary_conninfo and replsync.primary_conninfo.").lookingElsewhere()
 	case p.InRecovery:
 		return refuse("cannot synchronize replication slots from a standby server", "",
-			"Set replsync.primary_conninfo to the primary, or replsync.sync_slots to off on a cascading standby.")
+			"Set replsync.primary_conninfo to the primary, or replsync.sync_slots to off on a cascading standby.").lookingElsewhere()
 	case p.Timeline < r.Timeline:
 		return refuse("the server to copy replication slots from is a primary of the past",
 			fmt.Sprintf("It writes timeline %d, and this standby has followed timeline %d.", p.Timeline, r.Timeline),
-			"Check primary_conninfo and replsync.primary_conninfo.")
+			"Check primary_conninfo and replsync.primary_conninfo.").lookingElsewhere()
 	case majorOf(p.VersionNum) < firstDynamic && p.WALLevel != "logical":
 		return refuse(`replication slot synchronization requires "wal_level" to be "logical" on the primary`,
 			fmt.Sprintf("It is \"%s\" there.", p.WALLevel),

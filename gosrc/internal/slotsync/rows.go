@@ -25,13 +25,23 @@ func (p *plan) fail(err error) {
 	}
 }
 
-// rows shows the plans.
+// rows shows the plans, and logs trouble.
 func (p *pass) rows() []host.SlotStatus {
+	for _, plan := range p.plans {
+		p.logTrouble(plan)
+	}
+	return p.status()
+}
+
+// status shows the plans.
+func (p *pass) status() []host.SlotStatus {
 	rows := make([]host.SlotStatus, 0, len(p.plans))
 	for _, plan := range p.plans {
 		row := plan.row()
 		row.LastSyncAt = p.memory.synced[plan.name]
-		p.logTrouble(row)
+		if row.Database == "" {
+			row.Database = p.memory.databases[plan.database]
+		}
 		rows = append(rows, row)
 	}
 	slices.SortFunc(rows, func(a, b host.SlotStatus) int { return cmp.Compare(a.Name, b.Name) })
@@ -74,9 +84,13 @@ func (p *plan) row() host.SlotStatus {
 	return row
 }
 
-// logTrouble logs that a slot is not ready, once for each reason.
-func (p *pass) logTrouble(row host.SlotStatus) {
-	text := row.Reason + row.Error
+// logTrouble logs that a slot is not ready, once for each reason. What an error has in its detail may differ each time.
+func (p *pass) logTrouble(plan *plan) {
+	row := plan.row()
+	text := row.Reason
+	if plan.err != nil {
+		text += troubleKey(plan.err)
+	}
 	if row.State == stateReady || row.State == "" {
 		text = ""
 	}

@@ -17,6 +17,8 @@ const (
 	promotionNap = 200 * time.Millisecond // until a promotion under way is over
 	leftoverNap  = 10 * time.Second       // until copies in use are marked after it
 	firstBackOff = time.Second            // after an error of the connection
+
+	maxComplaints = 64 // that are remembered
 )
 
 // Open makes the connection to the primary that the settings name. It does not connect yet.
@@ -100,7 +102,7 @@ func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, hos
 		return promotionNap, host.Napping, w.answer(ctx, wake, refuseHere(s, r))
 	case !s.SyncSlots && !wake.Sync:
 		w.disconnect()
-		return -1, host.Off, nil
+		return -1, host.Off, w.off(ctx, s, r)
 	}
 	if wake.Reload {
 		w.nap = 0
@@ -185,10 +187,7 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.D
 	remote, end := w.begin(ctx)
 	defer end()
 
-	p := &pass{
-		h: w.host, ctx: ctx, remote: remote, files: w.files, settings: s, memory: w.memory,
-		recovery: r, major: majorOf(r.ServerVersionNum),
-	}
+	p := w.newPass(ctx, remote, s, r)
 	var rows []host.SlotStatus
 	err := safego.Do(func() (err error) {
 		if err = w.connect(ctx, s, r); err == nil {
@@ -203,6 +202,12 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.D
 	if remote.Err() != nil {
 		err = context.Cause(remote)
 	}
+	if err != nil && rows == nil {
+		rows = w.afterFailure(p, err)
+	}
+	if isElsewhere(err) {
+		w.disconnect() // the name may lead to another server by now
+	}
 	w.report(ctx, err)
 	timeout, state := w.next(s, err, p.changed)
 	switch {
@@ -216,6 +221,13 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.D
 	return timeout, state, w.host.PassDone(ctx, host.Pass{
 		Duration: time.Since(began), State: state, Err: err, Slots: rows,
 	})
+}
+
+func (w *Worker) newPass(ctx, remote context.Context, s *Settings, r host.Recovery) *pass {
+	return &pass{
+		h: w.host, ctx: ctx, remote: remote, files: w.files, settings: s, memory: w.memory,
+		recovery: r, major: majorOf(r.ServerVersionNum),
+	}
 }
 
 // merge replaces the rows of some slots: a pass that failed says nothing about the others.
@@ -338,16 +350,25 @@ func (w *Worker) report(ctx context.Context, err error) {
 // complain logs each trouble once: a connection may fail in turn in several ways for one reason.
 func (w *Worker) complain(ctx context.Context, err error) {
 	m := host.Describe(err)
-	text := m.SQLState + m.Text + m.Detail
-	if w.complaints[text] {
+	key := troubleKey(err)
+	if w.complaints[key] {
 		return
 	}
-	w.complaints[text] = true
+	if len(w.complaints) >= maxComplaints {
+		clear(w.complaints)
+	}
+	w.complaints[key] = true
 	var panicked *safego.PanicError
 	if errors.As(err, &panicked) {
 		m.Detail = string(panicked.Stack)
 	}
 	w.log(ctx, host.Warning, m)
+}
+
+// troubleKey is by what trouble is known again. Details do not count: they name ports and times.
+func troubleKey(err error) string {
+	m := host.Describe(err)
+	return m.SQLState + " " + m.Text
 }
 
 func (w *Worker) log(ctx context.Context, level host.Level, m host.Message) {

@@ -106,7 +106,7 @@ func TestOff(t *testing.T) {
 		require.NoError(t, err)
 		require.Negative(t, timeout)
 		require.Equal(t, host.Off, state)
-		require.Empty(t, b.host.Passes())
+		require.Equal(t, string(reasonNotSynchronized), b.host.Passes()[0].Slots[0].Reason)
 		require.True(t, b.primary.closed)
 
 		timeout, state, err = b.turn(host.Wakeup{Sync: true})
