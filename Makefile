@@ -64,6 +64,8 @@ endif
 # --- the Go core: the same for every PostgreSQL version, so it is built once ---
 
 GO ?= $(shell command -v go || echo /usr/local/go/bin/go)
+# Git may refuse a clone that belongs to somebody else, and nothing here needs its word.
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
 GO_MINIMUM := $(shell sed -n 's/^go //p' go.mod 2>/dev/null)
 GO_SOURCES := $(shell find gosrc -name '*.go' -o -name '*.c' 2>/dev/null)
 GO_VERSION = $(shell $(GO) env GOVERSION 2>/dev/null | sed 's/^go//')
