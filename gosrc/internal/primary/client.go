@@ -27,6 +27,7 @@ type Client struct {
 	conn     *pgx.Conn
 	major    int
 	access   access
+	twoPhase bool // the last read showed a slot that decodes prepared transactions
 	user     string
 	database string
 }

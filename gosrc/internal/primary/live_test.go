@@ -202,6 +202,36 @@ func TestLive(t *testing.T) {
 		}
 	})
 
+	t.Run("rights that are taken away", func(t *testing.T) {
+		connected := 0
+		repl := primary.New(func(ctx context.Context) (*pgx.Conn, error) {
+			connected++
+			return s.connect("repl")(ctx)
+		}, primary.Options{RemoteTimeout: 20 * time.Second})
+		defer repl.Close()
+		state, err := repl.Read(ctx, "standby")
+		require.NoError(t, err)
+		if state.VersionNum < 180000 {
+			require.NotZero(t, state.Slots[1].TwoPhaseAt)
+			s.exec(t, "REVOKE EXECUTE ON FUNCTION replsync.logical_slot_two_phase_at(name) FROM PUBLIC")
+			_, err = repl.Read(ctx, "standby")
+			require.True(t, host.HasCode(err, "42501"), err)
+			state, err = repl.Read(ctx, "standby")
+			require.NoError(t, err)
+			require.Zero(t, state.Slots[1].TwoPhaseAt)
+			require.Equal(t, 2, connected)
+			s.exec(t, "GRANT EXECUTE ON FUNCTION replsync.logical_slot_two_phase_at(name) TO PUBLIC")
+		}
+		connected = 0
+		s.exec(t, "SELECT pg_drop_replication_slot('prepared')")
+		_, err = repl.Read(ctx, "standby")
+		require.NoError(t, err)
+		s.exec(t, "DROP FUNCTION replsync.logical_slot_two_phase_at(name)")
+		_, err = repl.Read(ctx, "standby")
+		require.NoError(t, err, "no slot needs it")
+		require.Zero(t, connected)
+	})
+
 	t.Run("cancel and reconnect", func(t *testing.T) {
 		s.exec(t, `CREATE OR REPLACE FUNCTION replsync.logical_snapshot(pg_lsn) RETURNS bytea LANGUAGE sql
 			AS $$ SELECT CASE WHEN pg_sleep(60) IS NULL THEN NULL ELSE '\x'::bytea END $$`)

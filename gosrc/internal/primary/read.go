@@ -13,13 +13,43 @@ import (
 	"github.com/replsync/replsync/gosrc/internal/host"
 )
 
-// Read shows the primary in one round trip. physicalSlot is the standby's primary_slot_name.
+// Read shows the primary in one round trip; in two where a slot has come to decode prepared transactions. physicalSlot is
+// the standby's primary_slot_name.
 func (c *Client) Read(ctx context.Context, physicalSlot string) (*State, error) {
+	state, err := c.read(ctx, physicalSlot)
+	if err == nil && c.noticeTwoPhase(state.Slots) {
+		state, err = c.read(ctx, physicalSlot)
+	}
+	if err != nil && isServerError(err) {
+		// What the role may do was found out when the connection was made, and may have changed since.
+		c.Close()
+	}
+	return state, err
+}
+
+// noticeTwoPhase tells whether a slot decodes prepared transactions that the last read did not expect.
+func (c *Client) noticeTwoPhase(slots []Slot) (again bool) {
+	found := slices.ContainsFunc(slots, func(s Slot) bool { return s.TwoPhase })
+	again = found && !c.twoPhase && c.access.twoPhase != twoPhaseByView
+	c.twoPhase = found
+	return again
+}
+
+// twoPhaseWay is how two_phase_at is to be read. A function is named only where a slot needs it: the query fails as a whole
+// without it.
+func (c *Client) twoPhaseWay() twoPhaseAccess {
+	if c.access.twoPhase == twoPhaseByView || c.twoPhase {
+		return c.access.twoPhase
+	}
+	return twoPhaseUnknown
+}
+
+func (c *Client) read(ctx context.Context, physicalSlot string) (*State, error) {
 	var state *State
 	err := c.do(ctx, "read the replication slots", func(ctx context.Context, conn *pgx.Conn) error {
 		batch := &pgx.Batch{}
 		batch.Queue(serverSQL(c.major), physicalSlot)
-		batch.Queue(slotsSQL(c.major, c.access.twoPhase))
+		batch.Queue(slotsSQL(c.major, c.twoPhaseWay()))
 		batch.Queue(accessSQL)
 		results := conn.SendBatch(ctx, batch)
 		defer func() { _ = results.Close() }()
