@@ -94,21 +94,6 @@ func Parse(connString string, opts Options) (*Config, error) {
 	return c, nil
 }
 
-// HasPassword tells whether a connection string itself holds a password or another secret. It looks at no file and no
-// environment variable.
-func HasPassword(connString string) (bool, error) {
-	given, err := parseString(connString)
-	if err != nil {
-		return false, err
-	}
-	for _, k := range keys {
-		if k.secret && given[k.name] != "" {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // Database returns the name of the database to connect to.
 func (c Config) Database() string { return c.base.Database }
 

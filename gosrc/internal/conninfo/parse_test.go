@@ -88,30 +88,6 @@ func TestParseStringErrors(t *testing.T) {
 	}
 }
 
-func TestHasPassword(t *testing.T) {
-	for text, want := range map[string]bool{
-		"":                            false,
-		"host=a":                      false,
-		"host=a password=":            false,
-		"password=x":                  true,
-		"password=x password=''":      false,
-		"sslpassword=x":               true,
-		"oauth_client_secret=x":       true,
-		"scram_client_key=x":          true,
-		"passfile=/x service=y":       false,
-		"postgres://u@h/d":            false,
-		"postgres://u:x@h/d":          true,
-		"postgres://h/d?password=x":   true,
-		"postgres://h/d?p%61ssword=x": true,
-	} {
-		got, err := HasPassword(text)
-		require.NoError(t, err, text)
-		require.Equal(t, want, got, text)
-	}
-	_, err := HasPassword("password='x")
-	_ = requireError(t, err, "unterminated")
-}
-
 func TestTargets(t *testing.T) {
 	for text, want := range map[string][]target{
 		"":                            {{host: "/sock", port: "5432"}},
