@@ -18,6 +18,11 @@ func (w *Worker) dropSlots(ctx context.Context, s *Settings, r host.Recovery, pa
 	if err != nil {
 		return 0, err
 	}
+	if names.failover {
+		e := host.Errorf("22023", "\"%s\" does not name copies to drop", failoverWord)
+		e.Hint = "Name the slots, with patterns of \"*\" and \"?\"."
+		return 0, e
+	}
 	kept, err := ParsePatterns(s.Slots, majorOf(r.ServerVersionNum))
 	if err != nil {
 		return 0, err
@@ -90,6 +95,13 @@ func MarkPromoted(ctx context.Context, h host.Host) (kept, dropped int, err erro
 		var failed error
 		switch {
 		case ok && mark.Promoted:
+			continue
+		case !ok && slot.Plugin != placeholder:
+			// Another version of replsync made it, and may have called it ready.
+			_ = h.Log(ctx, host.Warning, host.Message{
+				Text: fmt.Sprintf("replication slot \"%s\" is kept, although its marker cannot be read", slot.Name),
+				Hint: fmt.Sprintf("If it is not needed, drop it with SELECT pg_drop_replication_slot('%s').", slot.Name),
+			})
 			continue
 		case !ok || !mark.Proven || slot.Plugin == placeholder:
 			if failed = h.DropSlot(ctx, slot.Name); failed == nil {

@@ -103,7 +103,7 @@ func (p *pass) withWAL(plans []*plan) []*plan {
 
 // createSome makes the copies whose slots stood still while their files were read, and returns the other ones.
 func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
-	if plans = p.reserve(plans); len(plans) == 0 {
+	if !p.reserve(plans) {
 		return nil, nil
 	}
 	if plans, err = p.fetchFor(plans); err != nil || len(plans) == 0 {
@@ -133,31 +133,19 @@ func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
 	return left, nil
 }
 
-// reserve keeps what the slots need. Where the oldest of them asks for WAL that has just gone, the rest goes on.
-func (p *pass) reserve(plans []*plan) []*plan {
-	for len(plans) > 0 {
-		oldest := plans[0]
+// reserve keeps what the slots need, and tells whether that worked.
+func (p *pass) reserve(plans []*plan) bool {
+	oldest := plans[0].remote.RestartLSN
+	for _, plan := range plans {
+		oldest = min(oldest, plan.remote.RestartLSN)
+	}
+	err := p.h.ReserveWAL(p.ctx, oldest, 0)
+	if err != nil {
 		for _, plan := range plans {
-			if plan.remote.RestartLSN < oldest.remote.RestartLSN {
-				oldest = plan
-			}
-		}
-		err := p.h.ReserveWAL(p.ctx, oldest.remote.RestartLSN, 0)
-		if err == nil {
-			return plans
-		}
-		gone := host.HasCode(err, "58P01")
-		var rest []*plan
-		for _, plan := range plans {
-			if gone && plan != oldest {
-				rest = append(rest, plan)
-				continue
-			}
 			plan.fail(err)
 		}
-		plans = rest
 	}
-	return nil
+	return err == nil
 }
 
 // fetchFor brings the snapshot and mapping files of the plans here and returns the plans for which that worked.
@@ -186,7 +174,7 @@ func (p *pass) fetchFor(plans []*plan) ([]*plan, error) {
 			err = mappings[plan.remote.DatabaseOID]
 		}
 		if err != nil {
-			plan.fail(err)
+			plan.failThere(err)
 			continue
 		}
 		good = append(good, plan)
@@ -234,7 +222,7 @@ func (p *pass) createOne(plan *plan) {
 		return
 	}
 	p.changed = true
-	p.memory.askedMade = true
+	p.memory.askedMade, p.memory.waitingSince = true, time.Now()
 	if !settled {
 		p.memory.settled[plan.name] = time.Now().Add(settleTime)
 	}

@@ -7,6 +7,7 @@ import (
 const (
 	handshakeTime  = time.Second
 	handshakePause = 25 * time.Millisecond
+	feedbackMargin = 2 * time.Second // for feedback to arrive and to show
 	// feedbackPause keeps the worker from signalling a walreceiver that cannot reach the primary again and again. It is
 	// the default of wal_receiver_status_interval.
 	feedbackPause = 10 * time.Second
@@ -16,16 +17,26 @@ const (
 // looks at the primary until it shows.
 func (p *pass) handshake() error {
 	pending := p.awaitingFeedback()
-	if len(pending) == 0 {
+	m := p.memory
+	switch {
+	case len(pending) == 0:
+		m.waitingSince = time.Time{}
 		return nil
+	case m.waitingSince.IsZero():
+		m.waitingSince = time.Now()
 	}
-	p.changed = true // the next pass comes soon
+	// The next pass comes soon, as long as feedback may be under way.
+	if time.Since(m.waitingSince) < time.Duration(p.settings.StatusInterval)*time.Second+feedbackMargin {
+		p.changed = true
+	}
 	if p.recovery.WalReceiverPID == 0 || !p.askFeedback() {
 		return nil
 	}
+	total := len(pending)
 	timeout := time.NewTimer(handshakeTime)
 	defer timeout.Stop()
 	for len(pending) > 0 {
+		p.progress("waiting for feedback", total-len(pending), total)
 		select {
 		case <-p.remote.Done():
 			return p.cancelled()

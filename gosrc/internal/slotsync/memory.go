@@ -25,11 +25,12 @@ type memory struct {
 	level     map[string]string       // the primary's run in which a copy last was not ahead of its slot
 	flushed   host.LSN                // what was on disk here at the last pass
 
-	verified  map[host.LSN]bool // snapshot files written or compared by this process
-	asked     time.Time         // when feedback was last asked for
-	askedMade bool              // a copy was made since
-	fileError string            // last logged trouble with restoring files
-	told      map[string]string // what was last logged of a slot that is not ready
+	verified     map[host.LSN]bool // snapshot files written or compared by this process
+	asked        time.Time         // when feedback was last asked for
+	waitingSince time.Time         // since when copies wait for it, or a copy was made since
+	askedMade    bool              // a copy was made since
+	fileError    string            // last logged trouble with restoring files
+	told         map[string]string // what was last logged of a slot that is not ready
 }
 
 // earlier is a slot as a read before the last one showed it.

@@ -133,8 +133,8 @@ func (p *pass) judge(plan *plan) verdict {
 	})
 }
 
-// apply makes a copy what its target and the verdict say, if it differs, and tells whether it had to.
-func (p *pass) apply(plan *plan, v verdict) bool {
+// apply makes a copy what its target and the verdict say, if it differs.
+func (p *pass) apply(plan *plan, v verdict) {
 	target := plan.target
 	p.dress(&target, plan.remote, plan.need(), v)
 	if target == *plan.local {
@@ -142,11 +142,11 @@ func (p *pass) apply(plan *plan, v verdict) bool {
 			plan.action = actionUnchanged
 		}
 		p.settle(plan, v)
-		return false
+		return
 	}
 	if err := p.h.UpdateSlot(p.ctx, target); err != nil {
 		plan.fail(err)
-		return true
+		return
 	}
 	wasUsable := plan.mark.Proven
 	plan.local, plan.target = &target, target
@@ -160,7 +160,6 @@ func (p *pass) apply(plan *plan, v verdict) bool {
 	if !wasUsable && plan.mark.Proven {
 		p.logReady(plan)
 	}
-	return true
 }
 
 // settle shows a copy that is here as the verdict has it.
@@ -201,9 +200,13 @@ func (p *plan) agrees() bool {
 
 // drop drops the copies whose slots are gone.
 func (p *pass) drop() error {
-	for _, plan := range p.planned(stepDrop) {
+	unwanted := p.planned(stepDrop)
+	for i, plan := range unwanted {
 		if err := p.cancelled(); err != nil {
 			return err
+		}
+		if i%progressStep == 0 {
+			p.progress("dropping", i, len(unwanted))
 		}
 		if plan.local != nil && p.dropLocal(plan) == nil && plan.state == "" {
 			plan.show("", actionDropped, reasonNone)

@@ -69,6 +69,7 @@ func (p *pass) run() ([]host.SlotStatus, error) {
 	if r := refuseHere(p.settings, p.recovery); r != nil {
 		return p.refused(r), r
 	}
+	p.progress("reading", 0, 0)
 	if err := p.read(); err != nil {
 		var r *refusal
 		if errors.As(err, &r) {
@@ -213,7 +214,8 @@ func (p *pass) flushed() host.LSN {
 // its plan.
 func (p *pass) carryOut() error {
 	if p.state.Files == primary.NoAccess && p.needFiles() {
-		return &refusal{err: host0(p.primary.ErrNoAccess())}
+		err := p.primary.ErrNoAccess()
+		return &refusal{err: &host.Error{Message: host.Describe(err), Err: err}}
 	}
 	var err error
 	for _, stage := range []func() error{p.create, p.move, p.drop, p.handshake} {
@@ -231,9 +233,6 @@ func (p *pass) carryOut() error {
 	}
 	return err
 }
-
-// host0 gives an error the form that a refusal has.
-func host0(err error) *host.Error { return &host.Error{Message: host.Describe(err), Err: err} }
 
 func (p *pass) needFiles() bool {
 	for _, plan := range p.plans {
@@ -356,8 +355,7 @@ func (p *pass) log(level host.Level, m host.Message) {
 	_ = p.h.Log(p.ctx, level, m)
 }
 
+// progress shows what the pass does; total is 0 where nothing is counted.
 func (p *pass) progress(phase string, done, total int) {
-	if total > 0 {
-		_ = p.h.Progress(p.ctx, phase, done, total)
-	}
+	_ = p.h.Progress(p.ctx, phase, done, total)
 }

@@ -485,3 +485,19 @@ func TestFailoverFlagFollows(t *testing.T) {
 		require.Equal(t, copyOf(*b.primary.slot("a")), b.slot("a"))
 	})
 }
+
+// A code that the primary has raised says nothing about what is missing here.
+func TestErrorsOfThePrimaryAreErrors(t *testing.T) {
+	for _, code := range []string{"58P01", "53400", "55006", "3D000"} {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.primary.state.Slots = []primary.Slot{row("a")}
+			b.primary.fileErr[1000] = host.Errorf(code, "trouble at the primary")
+			b.pass("a failed failed error")
+		})
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.primary.state.Slots = []primary.Slot{row("a")}
+			b.primary.mapErr = map[uint32]error{5: host.Errorf(code, "trouble at the primary")}
+			b.pass("a failed failed error")
+		})
+	}
+}

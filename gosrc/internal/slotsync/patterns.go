@@ -47,12 +47,6 @@ func ParsePatterns(value string, major int) (Patterns, error) {
 	return p, nil
 }
 
-// Validate tells what is wrong with a value of replsync.slots.
-func Validate(value string) error {
-	_, err := ParsePatterns(value, firstFailover)
-	return err
-}
-
 // checkPattern tells whether name can match a slot: ReplicationSlotValidateName (slot.c) takes lower-case letters,
 // digits and underscores, fewer than NAMEDATALEN.
 func checkPattern(item, name string) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/replsync/replsync/gosrc/internal/host"
 )
 
-// fail takes note of an error that is this slot's own. Some are known states, not failures.
+// fail takes note of an error of this server that is this slot's own. Some are known states, not failures.
 func (p *plan) fail(err error) {
 	switch {
 	case host.HasCode(err, "58P01"):
@@ -20,9 +20,14 @@ func (p *plan) fail(err error) {
 	case host.HasCode(err, "55006"):
 		p.wait(reasonInUse)
 	default:
-		p.err = err
-		p.show(stateFailed, actionFailed, reasonError)
+		p.failThere(err)
 	}
+}
+
+// failThere takes note of an error that this server has not raised: its code says nothing about the copy.
+func (p *plan) failThere(err error) {
+	p.err = err
+	p.show(stateFailed, actionFailed, reasonError)
 }
 
 // rows shows the plans, and logs trouble.

@@ -82,12 +82,11 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // turn does what a wake-up asks for and returns the next nap.
 func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, host.State, error) {
-	s, err := readSettings(ctx, w.host)
+	s, r, err := w.look(ctx)
 	if err != nil {
-		return 0, 0, err
-	}
-	r, err := w.host.Recovery(ctx)
-	if err != nil {
+		if wake.Command != host.NoCommand {
+			_ = w.host.CommandDone(ctx, 0, err)
+		}
 		return 0, 0, err
 	}
 	if !r.InRecovery {
@@ -108,6 +107,16 @@ func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, hos
 		w.nap = 0
 	}
 	return w.pass(ctx, s, r)
+}
+
+// look reads what this server is told to do, and where it stands.
+func (w *Worker) look(ctx context.Context) (*Settings, host.Recovery, error) {
+	s, err := readSettings(ctx, w.host)
+	if err != nil {
+		return nil, host.Recovery{}, err
+	}
+	r, err := w.host.Recovery(ctx)
+	return s, r, err
 }
 
 // notStandby settles what a promotion has left, and sleeps.
@@ -161,7 +170,7 @@ func (w *Worker) command(ctx context.Context, s *Settings, r host.Recovery, wake
 		return w.host.CommandDone(ctx, 0, host.Errorf("0A000", "unknown command %d", wake.Command))
 	}
 	dropped, err := w.dropSlots(ctx, s, r, wake.Argument)
-	if dropped > 0 && !s.SyncSlots {
+	if dropped > 0 && !s.SyncSlots && !wake.Sync {
 		// No pass follows that would show it.
 		if err := w.host.PassDone(ctx, host.Pass{State: host.Off, Slots: w.rows}); err != nil {
 			return err
@@ -190,7 +199,7 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.D
 	p := w.newPass(ctx, remote, s, r)
 	var rows []host.SlotStatus
 	err := safego.Do(func() (err error) {
-		if err = w.connect(ctx, s, r); err == nil {
+		if err = w.connect(p, s, r); err == nil {
 			p.primary = w.primary
 			rows, err = p.run()
 		}
@@ -290,7 +299,7 @@ func (w *Worker) watchPromotion(ctx context.Context, end context.CancelCauseFunc
 }
 
 // connect sees to it that there is a connection for these settings. What refuses the pass anyway is left to it.
-func (w *Worker) connect(ctx context.Context, s *Settings, r host.Recovery) error {
+func (w *Worker) connect(p *pass, s *Settings, r host.Recovery) error {
 	if w.primary != nil && w.settings.sameConnection(s) {
 		return nil
 	}
@@ -298,7 +307,8 @@ func (w *Worker) connect(ctx context.Context, s *Settings, r host.Recovery) erro
 	if refuseHere(s, r) != nil {
 		return nil
 	}
-	primary, err := w.open(ctx, w.host, s)
+	p.progress("connecting", 0, 0)
+	primary, err := w.open(p.ctx, w.host, s)
 	if err != nil {
 		return err
 	}

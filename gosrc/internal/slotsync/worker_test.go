@@ -280,3 +280,95 @@ func TestHostFailureEndsTheWorker(t *testing.T) {
 		require.EqualError(t, <-b.run(t.Context()), "gone")
 	})
 }
+
+func TestDropSlotsByFailover(t *testing.T) {
+	inBench(t, 17, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.host.Values["replsync.sync_slots"] = "off"
+		_, _, err := b.turn(host.Wakeup{Command: host.DropSlots, Argument: "a,@failover"})
+		require.NoError(t, err)
+		require.True(t, host.HasCode(b.host.Results()[0].Err, "22023"))
+		b.slot("a")
+	})
+}
+
+// A command and a pass that are asked for together get an answer each.
+func TestDropAndSync(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"), row("b"))
+		b.host.Values["replsync.sync_slots"] = "off"
+		_, _, err := b.turn(host.Wakeup{Command: host.DropSlots, Argument: "a", Sync: true})
+		require.NoError(t, err)
+		require.Equal(t, []hosttest.Result{{Value: 1}}, b.host.Results())
+		passes := b.host.Passes()
+		require.Len(t, passes, 1, "only the pass answers who asked for one")
+		require.Equal(t, actionCreated, passes[0].Slots[0].Action)
+	})
+}
+
+func TestCommandIsAnsweredWhenTheHostFails(t *testing.T) {
+	for _, fault := range []string{"Settings", "Recovery"} {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.host.Faults[fault] = errors.New("gone")
+			_, _, err := b.turn(host.Wakeup{Command: host.DropSlots, Argument: "*"})
+			require.EqualError(t, err, "gone")
+			require.EqualError(t, b.host.Results()[0].Err, "gone")
+		})
+	}
+}
+
+// A marker of another version may call a slot ready that a consumer goes on with.
+func TestPromotionKeepsWhatItCannotRead(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		other, waiting := copyOf(row("other")), copyOf(row("waiting"))
+		other.Marker, waiting.Marker, waiting.Plugin = "v=9", "v=9", placeholder
+		b.host.Put(other, waiting)
+		b.host.State.InRecovery = false
+		_, _, err := b.turn(host.Wakeup{Timeout: true})
+		require.ErrorIs(t, err, ErrPromoted)
+		require.Equal(t, other, b.slot("other"))
+		_, ok := b.host.Slot("waiting")
+		require.False(t, ok)
+		require.Contains(t, b.host.Logs()[0].Text, `"other" is kept`)
+	})
+}
+
+func TestFeedbackThatNeverComes(t *testing.T) {
+	for _, fault := range []string{"", "RequestFeedback"} {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.feedback(false)
+			b.primary.state.Slots = append(b.primary.state.Slots, row("a"))
+			if fault != "" {
+				b.host.Faults[fault] = errors.New("no walreceiver")
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := b.run(ctx)
+			time.Sleep(10 * time.Second)
+			naps := timeouts(b.host.Naps())
+			require.EqualValues(t, 100, naps[len(naps)-1], "it may still come")
+			time.Sleep(20 * time.Second)
+			naps = timeouts(b.host.Naps())
+			require.EqualValues(t, 1600, naps[len(naps)-1])
+			cancel()
+			<-done
+		})
+	}
+}
+
+func TestProgress(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.primary.state.Slots = append(b.primary.state.Slots, row("a"))
+		b.turn(host.Wakeup{})
+		require.Equal(t, []string{
+			"connecting 0/0", "reading 0/0", "creating 0/1", "updating 0/1", "waiting for feedback 0/1",
+		}, b.host.Phases())
+		b.primary.drop("a")
+		b.turn(host.Wakeup{})
+		require.Equal(t, []string{"reading 0/0", "dropping 0/1"}, b.host.Phases())
+		b.primary.state.Slots = append(b.primary.state.Slots, row("a"))
+		b.turn(host.Wakeup{})
+		b.host.Phases()
+		b.turn(host.Wakeup{})
+		require.Equal(t, []string{"reading 0/0", "updating 0/1"}, b.host.Phases())
+	})
+}

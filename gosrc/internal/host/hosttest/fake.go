@@ -39,6 +39,7 @@ type Fake struct {
 	passes  []host.Pass
 	naps    []Rest
 	results []Result
+	phases  []string
 }
 
 // Line is a log line.
@@ -133,6 +134,12 @@ func (f *Fake) Naps() (naps []Rest) {
 func (f *Fake) Results() (results []Result) {
 	f.Lock(func() { results, f.results = f.results, nil })
 	return results
+}
+
+// Phases returns what was shown of the progress, as "phase done/total", and forgets it.
+func (f *Fake) Phases() (phases []string) {
+	f.Lock(func() { phases, f.phases = f.phases, nil })
+	return phases
 }
 
 // begin is how every request but Nap begins. Only those with a subject are recorded.
@@ -347,12 +354,13 @@ func (f *Fake) RequestFeedback(ctx context.Context) error {
 }
 
 // Progress implements host.Host.
-func (f *Fake) Progress(ctx context.Context, _ string, _, _ int) error {
+func (f *Fake) Progress(ctx context.Context, phase string, done, total int) error {
 	end, err := f.begin(ctx, "Progress", "")
 	if err != nil {
 		return err
 	}
 	defer end()
+	f.phases = append(f.phases, fmt.Sprintf("%s %d/%d", phase, done, total))
 	return nil
 }
 
