@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/primary"
 )
 
 // What arrives while the primary is read counts.
@@ -173,6 +174,14 @@ func TestAheadOfPrimary(t *testing.T) {
 			b.host.OldestWAL = 1000
 			b.restart()
 			b.pass("a updated waiting ahead_of_primary")
+		})
+	})
+	t.Run("out of use without the right to read files", func(t *testing.T) {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			setup(b)
+			b.primary.state.Files = primary.NoAccess
+			b.pass("a updated waiting ahead_of_primary")
+			b.usable("a", false)
 		})
 	})
 	t.Run("its trouble is its own", func(t *testing.T) {

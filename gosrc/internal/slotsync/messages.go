@@ -93,7 +93,7 @@ func (r reason) hint(name string) string {
 	case reasonDropped:
 		return "Something other than replsync dropped the copy. A high-availability tool may have to be told to leave it alone (Patroni: ignore_slots)."
 	case reasonAhead:
-		return "The slot on the primary stands behind the copy, as if it had been made anew, and this standby does not have the WAL to copy it again. This ends when its consumer has confirmed more."
+		return "The slot on the primary stands behind the copy, as if it had been made anew, and it cannot be copied again: the WAL for that is not here, or the files of the primary may not be read. This ends when its consumer has confirmed more."
 	case reasonGone:
 		return "The slot was dropped on the primary while it was looked at. The next pass drops its copy."
 	case reasonNotReached:

@@ -132,9 +132,12 @@ func (p *pass) plan(patterns Patterns) {
 // the copy would skip transactions. Or the primary has crashed, and has forgotten what was confirmed to it. A copy that is
 // made anew at the primary's position is right in both cases: it sends again what the primary would.
 //
-// Where WAL from there on is not here, the copy is taken out of use, unless the primary was started since the copy was
+// Where WAL from there on is not here, or the files cannot be had, the copy is taken out of use, unless the primary was started since the copy was
 // seen not to be ahead: then it was a crash.
 func (p *pass) goBack() {
+	if p.flushed() == 0 {
+		return // nothing was compared
+	}
 	for _, plan := range p.plans {
 		if plan.step != stepKeep || plan.remote == nil || plan.reason == reasonNotWanted {
 			continue
@@ -149,7 +152,7 @@ func (p *pass) goBack() {
 		case err != nil:
 			plan.fail(err)
 			plan.step = stepNone
-		case here:
+		case here && p.state.Files != primary.NoAccess:
 			plan.ahead, plan.dropFirst, plan.step = false, true, stepNone
 			plan.decideNew(p.input)
 		case known && start != p.state.PostmasterStart:
