@@ -39,6 +39,8 @@ endif
 
 # This machine's own version: make demo needs no other.
 NATIVE = $(shell regress/servers/native.sh)
+# On this machine where it is installed here, else in the root that was made for it.
+NATIVE_HEADERS = $(shell test -d /usr/include/postgresql/$(NATIVE)/server || echo $(REPLSYNC_ROOTS)/$(NATIVE))/usr/include/postgresql
 NATIVE_CONFIG = /usr/lib/postgresql/$(NATIVE)/bin/pg_config
 
 .PHONY: check demo bench servers core installed lint indent unit cluster tools native
@@ -69,7 +71,7 @@ C_SOURCES = $(wildcard ext/*.c ext/*.h regress/selftest/*.c gosrc/cmd/core/*.c)
 CLANG_FORMAT = clang-format -style=file:.ci/clang-format
 # The server's headers are system headers here: what the flags find in them is not ours to mend.
 C_LINT = gcc -O2 -c -o /dev/null $(WARNINGS) -Werror -D_GNU_SOURCE -DREPLSYNC_VERSION='"lint"' -Iext \
-	-isystem $$($(NATIVE_CONFIG) --includedir-server) -isystem $$($(NATIVE_CONFIG) --includedir)
+	-isystem $(NATIVE_HEADERS)/$(NATIVE)/server -isystem $(NATIVE_HEADERS)
 
 lint: native $(TOOLS)/golangci-lint
 	@echo "== lint"
