@@ -41,7 +41,10 @@ native_bindir() {
 # has_candidate PACKAGE is true when apt would install PACKAGE here without
 # being told another release.
 has_candidate() {
-	LC_ALL=C apt-cache policy "$1" 2>/dev/null | grep -q '^  Candidate: [^(]'
+	local policy
+	# Not through a pipe: grep -q would end it early, and that counts as a failure.
+	policy=$(LC_ALL=C apt-cache policy "$1" 2>/dev/null)
+	[[ $policy =~ "Candidate: "[^\(] ]]
 }
 
 # apt_update refreshes the package lists at most once in a run of the scripts,
