@@ -184,6 +184,9 @@ func (b *bench) feedback(works bool) {
 func (b *bench) feed() {
 	slots, err := b.host.Slots(context.Background())
 	require.NoError(b.t, err)
+	if xmin := b.host.ReservedXmin(); xmin != 0 {
+		slots = append(slots, host.Slot{CatalogXmin: xmin})
+	}
 	oldest, p := oldestXmin(slots), &b.primary.state.Physical.CatalogXmin
 	if *p == 0 || oldest == 0 || p.Precedes(oldest) {
 		*p = oldest

@@ -11,6 +11,8 @@ import (
 const (
 	// createAttempts bounds how often a slot that moves on while its files are read is tried in one pass.
 	createAttempts = 3
+	// protectionTime bounds the wait for feedback before copies are made; what it does not bring is left to the handshake.
+	protectionTime = 300 * time.Millisecond
 	// releaseTimeout bounds the one request that is made after the worker was told to end.
 	releaseTimeout = 5 * time.Second
 )
@@ -24,6 +26,7 @@ func (p *pass) create() error {
 		return nil
 	}
 	defer p.release()
+	p.before = p.state.Physical.CatalogXmin
 	total := len(pending)
 	p.progress("creating", 0, total)
 	for range createAttempts {
@@ -109,9 +112,9 @@ func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
 	if plans, err = p.fetchFor(plans); err != nil || len(plans) == 0 {
 		return nil, err
 	}
-	// This read shows that the files were those of the slot's position: a file that it still needed was there when it was
-	// looked for. It is also the evidence that the new copies are judged by.
-	if err := p.reread(); err != nil {
+	// What is read now shows that the files were those of the slot's position: a file that it still needed was there when
+	// it was looked for. It is also the evidence that the new copies are judged by.
+	if err := p.awaitProtection(); err != nil {
 		return nil, err
 	}
 	for _, plan := range plans {
@@ -133,13 +136,40 @@ func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
 	return left, nil
 }
 
+// awaitProtection reads the primary again. If nothing of this standby holds catalog rows there yet, the reservation is the
+// first to ask for it, so feedback is sent now and the read that shows its effect is waited for: then the copies are
+// proven when they are made, and need not be written twice.
+func (p *pass) awaitProtection() error {
+	asked := false
+	if p.before == 0 && p.recovery.WalReceiverPID != 0 {
+		p.memory.askedMade = true
+		asked = p.askFeedback()
+	}
+	for deadline := time.Now().Add(protectionTime); ; {
+		if err := p.reread(); err != nil {
+			return err
+		}
+		if !asked || p.state.Physical.CatalogXmin != 0 || time.Now().After(deadline) {
+			return nil
+		}
+		select {
+		case <-p.remote.Done():
+			return p.cancelled()
+		case <-time.After(handshakePause):
+		}
+	}
+}
+
 // reserve keeps what the slots need, and tells whether that worked.
 func (p *pass) reserve(plans []*plan) bool {
-	oldest := plans[0].remote.RestartLSN
+	oldest, xmin := plans[0].remote.RestartLSN, capXmin(plans[0].remote.CatalogXmin, p.recovery)
 	for _, plan := range plans {
 		oldest = min(oldest, plan.remote.RestartLSN)
+		if x := capXmin(plan.remote.CatalogXmin, p.recovery); x.Precedes(xmin) {
+			xmin = x
+		}
 	}
-	err := p.h.ReserveWAL(p.ctx, oldest, 0)
+	err := p.h.ReserveWAL(p.ctx, oldest, xmin)
 	if err != nil {
 		for _, plan := range plans {
 			plan.fail(err)
@@ -207,7 +237,7 @@ func (p *pass) createOne(plan *plan) {
 		slot.TwoPhaseAt = row.TwoPhaseAt
 	}
 	p.memory.forget(plan.name)
-	settled := settledAtOnce(p.floor, p.state.Physical.CatalogXmin, slot.CatalogXmin)
+	settled := settledAtOnce(p.floor, p.before, slot.CatalogXmin)
 	v := judge(evidence{
 		major:   p.major,
 		p:       p.state.Physical.CatalogXmin,

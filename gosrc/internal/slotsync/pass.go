@@ -47,6 +47,7 @@ type pass struct {
 	major    int
 	local    []host.Slot // at the beginning
 	floor    host.XID    // oldest catalog_xmin of them
+	before   host.XID    // what the physical slot held before this pass reserved anything
 	state    *primary.State
 	readAt   time.Time // when the read of state began
 	input    input

@@ -136,7 +136,7 @@ func TestGoneInHandshake(t *testing.T) {
 			b.primary.state.Slots = append(b.primary.state.Slots, row("a"))
 			reads := 0
 			b.primary.onRead = func() {
-				if reads++; reads < 3 {
+				if reads++; reads < 30 { // after the copy is made
 					return
 				}
 				if want == "waiting slot_dropped" {

@@ -32,6 +32,7 @@ type Fake struct {
 
 	slots    map[string]host.Slot
 	reserved host.LSN
+	xmin     host.XID // of the reservation
 	wake     chan host.Wakeup
 
 	calls   []string
@@ -101,6 +102,12 @@ func (f *Fake) Slot(name string) (s host.Slot, ok bool) {
 func (f *Fake) Reserved() (lsn host.LSN) {
 	f.Lock(func() { lsn = f.reserved })
 	return lsn
+}
+
+// ReservedXmin is the catalog_xmin of the reservation, 0 without one.
+func (f *Fake) ReservedXmin() (xmin host.XID) {
+	f.Lock(func() { xmin = f.xmin })
+	return xmin
 }
 
 // Wake ends a nap; it waits for one.
@@ -242,13 +249,13 @@ func (f *Fake) Slots(ctx context.Context) ([]host.Slot, error) {
 }
 
 // ReserveWAL implements host.Host.
-func (f *Fake) ReserveWAL(ctx context.Context, lsn host.LSN, _ host.XID) error {
+func (f *Fake) ReserveWAL(ctx context.Context, lsn host.LSN, catalogXmin host.XID) error {
 	end, err := f.begin(ctx, "ReserveWAL", lsn.String())
 	if err != nil {
 		return err
 	}
 	defer end()
-	f.reserved = lsn
+	f.reserved, f.xmin = lsn, catalogXmin
 	return nil
 }
 
