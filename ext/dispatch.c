@@ -234,6 +234,20 @@ clean_up(const ErrorData *edata)
 	AtEOXact_Files(false);
 }
 
+/* End the error that was caught, and what it has left, and return it in this context */
+static ErrorData *
+take_error(MemoryContext context)
+{
+	ErrorData *edata;
+
+	MemoryContextSwitchTo(context);
+	edata = CopyErrorData();
+	FlushErrorState();
+	clean_up(edata);
+	MemoryContextSwitchTo(context);
+	return edata;
+}
+
 /*
  * Serve interrupts between requests. A cancel, or replay that wants the reservation, becomes
  * true: the work under way is to end, and this process goes on.
@@ -251,15 +265,8 @@ replsync_take_interrupts(void)
 	}
 	PG_CATCH();
 	{
-		ErrorData *edata;
-
 		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		clean_up(edata);
-		MemoryContextSwitchTo(context);
-		FreeErrorData(edata);
+		FreeErrorData(take_error(context));
 		RESUME_INTERRUPTS();
 		canceled = true;
 	}
@@ -282,15 +289,8 @@ replsync_dispatch(CoreRequest *request)
 	}
 	PG_CATCH();
 	{
-		ErrorData *edata;
-
 		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(context);
-		edata = CopyErrorData();
-		FlushErrorState();
-		clean_up(edata);
-		MemoryContextSwitchTo(context);
-		answer_error(request->id, edata);
+		answer_error(request->id, take_error(context));
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
