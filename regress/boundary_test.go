@@ -151,17 +151,24 @@ func TestPrimaryLoadsNoCore(t *testing.T) {
 	assert.NotContains(t, string(maps), "replsync_core")
 }
 
-// builtLibrary opens a library as the build left it.
-func builtLibrary(t *testing.T, name string) *elf.File {
+// installedLibrary opens a library as it was installed.
+func installedLibrary(t *testing.T, name string) *elf.File {
 	t.Helper()
-	f, err := elf.Open(filepath.Join("..", name))
-	require.NoError(t, err, "build first: make")
+	in, err := cluster.Find(cluster.Versions(t)[0])
+	require.NoError(t, err)
+	lib := filepath.Join(in.Root, filepath.Dir(in.BinDir), "lib")
+	// Debian's directory, and that of an installation from source.
+	f, err := elf.Open(filepath.Join(lib, name))
+	if err != nil {
+		f, err = elf.Open(filepath.Join(lib, "postgresql", name))
+	}
+	require.NoError(t, err)
 	t.Cleanup(func() { _ = f.Close() })
 	return f
 }
 
 func TestCoreExportsOneSymbolAndCannotBeUnloaded(t *testing.T) {
-	core := builtLibrary(t, "replsync_core.so")
+	core := installedLibrary(t, "replsync_core.so")
 	symbols, err := core.DynamicSymbols()
 	require.NoError(t, err)
 	var exported []string
@@ -182,7 +189,7 @@ func TestCoreExportsOneSymbolAndCannotBeUnloaded(t *testing.T) {
 }
 
 func TestPreloadedLibraryHasNoGo(t *testing.T) {
-	library := builtLibrary(t, "replsync.so")
+	library := installedLibrary(t, "replsync.so")
 	symbols, err := library.DynamicSymbols()
 	require.NoError(t, err)
 	for _, s := range symbols {

@@ -347,6 +347,7 @@ func TestFaults(t *testing.T) {
 		{"UpdateSlot moved", host.Errorf("55006", "active"), "moved skipped waiting slot_in_use", ""},
 		{"DropSlot gone", errors.New("disk full"), "gone failed failed error", ""},
 		{"DropSlot gone", host.Errorf("55006", "active"), "gone skipped waiting slot_in_use", ""},
+		{"DropSlot gone", host.Errorf("42704", "does not exist"), "gone dropped", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.fault+" "+tt.err.Error(), func(t *testing.T) {

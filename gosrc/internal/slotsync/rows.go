@@ -19,6 +19,8 @@ func (p *plan) fail(err error) {
 		p.wait(reasonNoSlot)
 	case host.HasCode(err, "55006"):
 		p.wait(reasonInUse)
+	case host.HasCode(err, "42704"): // dropped since it was listed
+		p.wait(reasonGone)
 	default:
 		p.failThere(err)
 	}
