@@ -202,14 +202,19 @@ func (s *Server) AppendConf(t T, settings map[string]string) {
 }
 
 // WriteFile writes a file below the data directory, readable by the server
-// alone.
+// alone. It appears whole: the server may act on it, and remove it, at once.
 func (s *Server) WriteFile(t T, name, content string) {
 	t.Helper()
 	path := filepath.Join(s.DataDir(), name)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatalf("%v", err)
+	tmp := path + ".tmp"
+	err := os.WriteFile(tmp, []byte(content), 0o600)
+	if err == nil {
+		err = os.Chown(tmp, s.install.uid, s.install.gid)
 	}
-	if err := os.Chown(path, s.install.uid, s.install.gid); err != nil {
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
 		t.Fatalf("%v", err)
 	}
 }
