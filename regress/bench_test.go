@@ -73,9 +73,13 @@ func benchmarkSlots(b *testing.B, major, n int) {
 	for round := range b.N {
 		primary.Exec(b, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_type = 'logical'`)
 		both("drop", round)
+		waitFeedbackCurrent(b, primary)
 		primary.Exec(b, `SELECT pg_create_logical_replication_slot('s_' || i, 'pgoutput', false, false, true) FROM generate_series(1, $1::int) i`, n)
 		waitReceived(b, primary)
 		both("first", round)
+		for _, c := range []*contender{core, ours} {
+			requireUsable(b, c, n)
+		}
 		both("unchanged", round)
 		advanceAll(b, primary)
 		waitReceived(b, primary)
@@ -98,6 +102,25 @@ func advanceAll(b *testing.B, primary *cluster.Server) {
 	}
 	primary.Exec(b, `SELECT pg_replication_slot_advance(slot_name, pg_current_wal_lsn())
 		FROM pg_replication_slots WHERE slot_type = 'logical'`)
+}
+
+// waitFeedbackCurrent waits until no standby holds an old horizon. Core cannot persist a slot that is made below
+// it before the slot's consumer has advanced it.
+func waitFeedbackCurrent(b *testing.B, primary *cluster.Server) {
+	cluster.Eventually(b, cluster.DefaultDeadline, "the feedback to be current", func() bool {
+		return cluster.QueryOne[bool](b, primary, `SELECT coalesce(bool_and(catalog_xmin IS NULL AND
+			xmin::text::bigint = txid_snapshot_xmin(txid_current_snapshot())), false)
+			FROM pg_replication_slots WHERE slot_type = 'physical'`)
+	})
+}
+
+// requireUsable makes sure that what was timed is the whole work.
+func requireUsable(b *testing.B, c *contender, n int) {
+	var usable int
+	err := c.session.QueryRow(b.Context(), `SELECT count(*) FROM pg_replication_slots
+		WHERE synced AND NOT temporary AND plugin = 'pgoutput'`).Scan(&usable)
+	require.NoError(b, err)
+	require.Equal(b, n, usable, c.sql)
 }
 
 // waitReceived waits until every standby has replayed what the primary has written.
