@@ -8,6 +8,7 @@ import "C"
 import (
 	"context"
 	"encoding/binary"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -41,7 +42,13 @@ func (s shim) Log(ctx context.Context, level host.Level, m host.Message) error {
 	return s.do(ctx, C.CORE_LOG, logToC(level, m))
 }
 
+// longNap is one before which it pays to give memory back to the system: that costs a garbage collection.
+const longNap = time.Second
+
 func (s shim) Nap(ctx context.Context, timeout time.Duration, show host.State) (host.Wakeup, error) {
+	if timeout < 0 || timeout >= longNap {
+		debug.FreeOSMemory()
+	}
 	return ask(ctx, s, C.CORE_NAP, napToC(timeout, show), wakeupFromC)
 }
 
