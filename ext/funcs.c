@@ -166,10 +166,13 @@ run_pass(int *nrows)
 
 		LWLockAcquire(s->lock, LW_SHARED);
 		over = s->sync_done >= ticket;
-		outcome = s->sync_outcome;
-		*nrows = s->sync_nrows;
-		memcpy(rows, s->sync_rows, sizeof(SyncRow) * *nrows);
-		if (!over)
+		if (over)
+		{
+			outcome = s->sync_outcome;
+			*nrows = s->sync_nrows;
+			memcpy(rows, s->sync_rows, sizeof(SyncRow) * *nrows);
+		}
+		else
 			check_worker(incarnation);
 		LWLockRelease(s->lock);
 		if (over)

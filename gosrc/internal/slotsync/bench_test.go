@@ -126,7 +126,8 @@ type bench struct {
 	worker  *Worker
 }
 
-// inBench runs a test with a clock of its own.
+// inBench runs a test with a clock of its own (testing/synctest): time.Sleep in it takes no time, and is exact. It is how these
+// tests let naps and timeouts go by.
 func inBench(t *testing.T, major int, f func(t *testing.T, b *bench)) {
 	t.Helper()
 	dir := t.TempDir()
