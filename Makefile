@@ -18,8 +18,8 @@ EXTRA_CLEAN = $(CORE) $(SELFTEST_CORE) gosrc/build
 -include regress/check.mk
 
 # The goals that prepare a machine, or need no PostgreSQL, work where no pg_config is yet.
-GOALS_WITHOUT_PGXS = check demo bench lint unit cluster servers native core installed indent tools \
-	check-version $(CORE) $(SELFTEST_CORE)
+GOALS_WITHOUT_PGXS = check check-versions torture demo bench bench-slots bench-sequences bench-installed \
+	lint unit cluster servers native core installed indent tools check-version $(CORE) $(SELFTEST_CORE)
 ifneq ($(filter-out $(GOALS_WITHOUT_PGXS),$(or $(MAKECMDGOALS),all)),)
 
 PG_CONFIG ?= pg_config

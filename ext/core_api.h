@@ -17,13 +17,17 @@
 #define CORE_ABI		1
 #define CORE_NAME_LEN	64 /* NAMEDATALEN */
 #define CORE_MARKER_LEN 256
-#define CORE_TEXT_LEN	1024
+
+/* The marker of a slot that was made while this server was a primary. */
+#define CORE_MARKER_ORIGINAL "v=1 promoted=1 original=1"
+#define CORE_TEXT_LEN		 1024
 
 /* What the core can ask for; the layout of data in the request and in the answer. */
 typedef enum CoreRequestKind
 {
 	CORE_LOG = 1,		/* CoreLog -> nothing */
 	CORE_NAP,			/* CoreNap -> CoreWakeup */
+	CORE_WAKE,			/* nothing -> nothing: end the nap under way, or the next one */
 	CORE_SETTINGS,		/* name\0name\0... -> value\0value\0... (unknown: empty) */
 	CORE_ENVIRONMENT,	/* nothing -> NAME=value\0... */
 	CORE_RECOVERY,		/* nothing -> CoreRecovery */
@@ -31,14 +35,29 @@ typedef enum CoreRequestKind
 	CORE_SLOT_RESERVE,	/* CoreSlot: restart_lsn, 0 releases; catalog_xmin -> nothing */
 	CORE_SLOT_CREATE,	/* CoreSlot -> nothing */
 	CORE_SLOT_UPDATE,	/* CoreSlot -> nothing */
-	CORE_SLOT_DROP,		/* CoreSlot: name -> nothing */
+	CORE_SLOT_DROP,		/* CoreSlot: name, CORE_SLOT_PROMOTED -> nothing */
+	CORE_SLOT_MOVE,		/* CoreSlot[] -> uint8_t[]: CoreMove of each */
+	CORE_SLOT_SAVE,		/* CoreSlot -> nothing: what was moved, to disk */
 	CORE_WAL_AVAILABLE, /* uint64_t lsn -> uint8_t */
 	CORE_FEEDBACK,		/* nothing -> nothing: let the walreceiver send feedback now */
 	CORE_PROGRESS,		/* CoreProgress -> nothing */
 	CORE_PASS_DONE,		/* CorePass, CoreSlotStatus[] -> nothing */
 	CORE_COMMAND_DONE,	/* CoreCommandResult -> nothing */
 	CORE_QUERY,			/* sql\0 -> rows, see query.c */
-	CORE_EXIT			/* nothing, never answered: the process ends and is started anew */
+	CORE_EXIT,			/* nothing, never answered: the process ends and is started anew */
+	CORE_CHECK_WAIT,	/* nothing -> nothing, when somebody calls failover_check() */
+	CORE_CHECK_DONE,	/* for each row: ok ("t", "f", "")\0 check_name\0 object\0 detail\0 hint\0 -> nothing */
+
+	/* a sequence worker's; wire.h says how these are written where no struct is named */
+	CORE_SEQUENCE_TAKE_REQUEST,	 /* nothing -> a request, or nothing */
+	CORE_SEQUENCE_ANSWER,		 /* uint64_t id, what the caller is to get -> uint8_t: the caller is there */
+	CORE_SEQUENCE_SUBSCRIPTIONS, /* nothing -> subscriptions */
+	CORE_SEQUENCE_LIST,			 /* subscription, name, limit -> sequences */
+	CORE_SEQUENCE_SET,			 /* subscription, sets -> results */
+	CORE_SEQUENCE_RECORD,		 /* subscription, records -> nothing */
+	CORE_SEQUENCE_FINISH,		 /* subscription, end of a cycle over it -> nothing */
+	CORE_SEQUENCE_MEMBERS,		 /* subscription, names -> nothing */
+	CORE_SEQUENCE_CYCLE_DONE	 /* CoreSequenceCycle -> nothing */
 } CoreRequestKind;
 
 typedef struct CoreRequest
@@ -97,6 +116,7 @@ typedef enum CoreWorkerState
 #define CORE_WAKE_SYNC	  4 /* somebody called sync_slots() */
 #define CORE_WAKE_COMMAND 8 /* command and argument are set */
 #define CORE_WAKE_CANCEL  16
+#define CORE_WAKE_NEWS	  32 /* the core wants it */
 
 typedef enum CoreCommand
 {
@@ -140,7 +160,8 @@ typedef struct CoreRecovery
 	uint8_t in_recovery;
 	uint8_t promote_triggered;
 	uint8_t logical_decoding; /* could a logical slot work here */
-	uint8_t unused[5];
+	uint8_t unused;
+	uint32_t feedback_lapses; /* how often a reload has found hot standby feedback off */
 } CoreRecovery;
 
 /* CoreSlot.flags */
@@ -151,6 +172,8 @@ typedef struct CoreRecovery
 #define CORE_SLOT_SYNCED	  16
 #define CORE_SLOT_MARKED	  32 /* has replsync's marker: a copy of ours */
 #define CORE_SLOT_INVALIDATED 64
+#define CORE_SLOT_PROMOTED	  128 /* to be dropped although this server is no standby any more */
+#define CORE_SLOT_UNSAVED	  256 /* listed: disk is behind; update: write it in any case; save: hold nothing any more */
 
 /*
  * A slot as listed, or what a slot is to become: create and update set every
@@ -169,7 +192,17 @@ typedef struct CoreSlot
 	uint32_t database; /* oid */
 	int32_t active_pid;
 	int32_t flags;
+	int32_t index; /* where in shared memory it was found: a hint */
+	int32_t unused;
 } CoreSlot;
+
+/* What became of a slot that was to move. */
+typedef enum CoreMove
+{
+	CORE_MOVE_REFUSED = 0, /* nothing: CORE_SLOT_UPDATE does it, or says why not */
+	CORE_MOVE_CONFIRMED,   /* confirmed_flush_lsn alone */
+	CORE_MOVE_ALL		   /* all of it, in memory: CORE_SLOT_SAVE is to follow */
+} CoreMove;
 
 typedef struct CoreProgress
 {
@@ -203,6 +236,24 @@ typedef struct CoreSlotStatus
 	uint64_t confirmed_flush_lsn;
 	int64_t last_sync_at; /* microseconds since 1970, 0: never */
 } CoreSlotStatus;
+
+/* The end of a cycle over all subscriptions. */
+typedef struct CoreSequenceCycle
+{
+	int64_t duration_us;
+	int32_t state; /* CoreWorkerState */
+	int32_t unused;
+	CoreOutcome outcome;
+} CoreSequenceCycle;
+
+/* What a SQL function asks of a sequence worker. */
+typedef enum CoreSequenceRequestKind
+{
+	CORE_SYNC_SEQUENCES = 1,
+	CORE_SEQUENCE_DRIFT,
+	CORE_SELECT_SEQUENCES,
+	CORE_CHECK_PUBLISHER
+} CoreSequenceRequestKind;
 
 /* What the shim calls. Every call is short and is made with all signals blocked. */
 typedef struct CoreApi

@@ -19,9 +19,12 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "check.h"
 #include "core.h"
+#include "sequence.h"
 #include "shmem.h"
 #include "slot.h"
+#include "worker.h"
 
 extern char **environ;
 
@@ -110,8 +113,9 @@ read_environment(StringInfo out)
 
 /* Carry out one request; the answer goes to out. Returns false where it comes later */
 static bool
-carry_out(const CoreRequest *request, StringInfo out)
+carry_out(CoreRequest *request, StringInfo out)
 {
+	WireReader in = {request->data, (const char *) request->data + request->len};
 	const CoreSlot *slot = request->data;
 
 	switch ((CoreRequestKind) request->kind)
@@ -122,6 +126,9 @@ carry_out(const CoreRequest *request, StringInfo out)
 		case CORE_NAP:
 			replsync_nap_begin(request->id, request->data);
 			return false;
+		case CORE_WAKE:
+			replsync_nap_wake();
+			break;
 		case CORE_SETTINGS:
 			read_settings(request, out);
 			break;
@@ -149,7 +156,13 @@ carry_out(const CoreRequest *request, StringInfo out)
 			replsync_slot_update(slot);
 			break;
 		case CORE_SLOT_DROP:
-			replsync_slot_drop(slot->name);
+			replsync_slot_drop(slot);
+			break;
+		case CORE_SLOT_MOVE:
+			replsync_slot_move(slot, (int) (request->len / sizeof(CoreSlot)), out);
+			break;
+		case CORE_SLOT_SAVE:
+			replsync_slot_save(slot);
 			break;
 		case CORE_WAL_AVAILABLE:
 			appendStringInfoChar(out, replsync_wal_available(*(uint64_t *) request->data));
@@ -158,7 +171,10 @@ carry_out(const CoreRequest *request, StringInfo out)
 			replsync_request_feedback();
 			break;
 		case CORE_PROGRESS:
-			replsync_publish_progress(request->data);
+			if (replsync_is_sequence_worker())
+				replsync_sequence_publish_progress(request->data);
+			else
+				replsync_publish_progress(request->data);
 			break;
 		case CORE_PASS_DONE:
 			replsync_publish_pass(request->data,
@@ -170,9 +186,44 @@ carry_out(const CoreRequest *request, StringInfo out)
 		case CORE_QUERY:
 			replsync_query(request->data, out);
 			break;
+		case CORE_SEQUENCE_TAKE_REQUEST:
+			replsync_sequence_take_request(out);
+			break;
+		case CORE_SEQUENCE_ANSWER:
+			replsync_sequence_answer(request);
+			return false;
+		case CORE_SEQUENCE_SUBSCRIPTIONS:
+			replsync_sequence_subscriptions(out);
+			break;
+		case CORE_SEQUENCE_LIST:
+			replsync_sequence_list(&in, out);
+			break;
+		case CORE_SEQUENCE_SET:
+			replsync_sequence_set(&in, out);
+			break;
+		case CORE_SEQUENCE_RECORD:
+			replsync_sequence_record(&in);
+			break;
+		case CORE_SEQUENCE_FINISH:
+			replsync_sequence_finish(&in);
+			break;
+		case CORE_SEQUENCE_MEMBERS:
+			replsync_sequence_members(&in);
+			break;
+		case CORE_SEQUENCE_CYCLE_DONE:
+			replsync_sequence_cycle_done(request->data);
+			break;
 		case CORE_EXIT:
+			if (replsync_is_sequence_worker())
+				replsync_sequence_worker_stop();
 			replsync_shared->copies_settled = !RecoveryInProgress();
 			proc_exit(1);
+		case CORE_CHECK_WAIT:
+			replsync_check_wait(request->id);
+			return false;
+		case CORE_CHECK_DONE:
+			replsync_check_publish(request);
+			break;
 		default:
 			ereport(ERROR,
 					(errcode(ERRCODE_INTERNAL_ERROR),
@@ -219,6 +270,8 @@ static void
 clean_up(const ErrorData *edata)
 {
 	replsync_slot_error_cleanup();
+	if (replsync_is_sequence_worker())
+		replsync_sequence_list_end();
 
 	/*
 	 * Replay of the end of logical decoding waits for the owner of a slot, and tells it

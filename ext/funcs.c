@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "sequence.h"
 #include "shmem.h"
 #include "status.h"
 #include "worker.h"
@@ -316,6 +317,22 @@ replsync_drop_slots_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32((int32) result.value);
 }
 
+/* Forget counters and old errors of the sequence workers */
+static void
+reset_sequence_workers(void)
+{
+	LWLockAcquire(replsync_sequences->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < replsync_sequences->ndatabases; i++)
+	{
+		SequenceDatabase *worker = &replsync_sequences->databases[i];
+
+		worker->cycles = 0;
+		memset(&worker->last_error, 0, sizeof(worker->last_error));
+		worker->last_error_at = 0;
+	}
+	LWLockRelease(replsync_sequences->lock);
+}
+
 /* reset_statistics(): forget counters and old errors */
 Datum
 replsync_reset_statistics(PG_FUNCTION_ARGS)
@@ -324,6 +341,8 @@ replsync_reset_statistics(PG_FUNCTION_ARGS)
 
 	replsync_require_preload();
 	require_replication();
+	replsync_live_forget_errors();
+	reset_sequence_workers();
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);
 	s->cycles = 0;
 	memset(&s->last_error, 0, sizeof(s->last_error));

@@ -4,7 +4,6 @@
  */
 #include "replsync.h"
 
-#include <ctype.h>
 #include <limits.h>
 
 #include "fmgr.h"
@@ -13,7 +12,10 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "hold_back.h"
+#include "sequence.h"
 #include "shmem.h"
+#include "slot_patterns.h"
 #include "worker.h"
 
 PG_MODULE_MAGIC;
@@ -21,70 +23,42 @@ PG_MODULE_MAGIC;
 void _PG_init(void);
 
 bool replsync_sync_slots;
+bool replsync_sync_sequences;
 int replsync_connect_timeout;
 int replsync_remote_timeout;
+char *replsync_slots;
 
 /* Read by the core through their names. */
-static char *slots;
 static char *primary_conninfo;
 static char *maintenance_database;
 static int slot_naptime_min;
 static int slot_naptime_max;
+static int sequence_naptime_min;
+static int sequence_naptime_max;
 
-/* Is this one item of replsync.slots? */
-static bool
-valid_slot_pattern(const char *item, int length)
-{
-	if (length == 9 && strncmp(item, "@failover", 9) == 0)
-		return true;
-	if (length > 0 && item[0] == '!')
-	{
-		item++;
-		length--;
-	}
-	if (length == 0 || length >= NAMEDATALEN)
-		return false;
-	for (int i = 0; i < length; i++)
-	{
-		/* ReplicationSlotValidateName allows no other characters */
-		if (!islower((unsigned char) item[i]) && !isdigit((unsigned char) item[i]) &&
-			item[i] != '_' && item[i] != '*' && item[i] != '?')
-			return false;
-	}
-	return true;
-}
+/* Read as its list. */
+static char *standby_slots;
+
+#if PG_VERSION_NUM < 170000
+#define assign_slots		replsync_assign_slots
+#define assign_standby_list replsync_assign_standby_list
+#else
+#define assign_slots		NULL
+#define assign_standby_list NULL
+#endif
 
 /* Check replsync.slots: a list of patterns */
 static bool
 check_slots(char **newval, void **extra, GucSource source)
 {
-	const char *at = *newval;
+	const char *bad;
+	int length;
 
-	while (isspace((unsigned char) *at))
-		at++;
-	if (*at == '\0')
+	if (replsync_slot_patterns_valid(*newval, &bad, &length))
 		return true;
-	for (;;)
-	{
-		int length;
-		int used;
-
-		while (isspace((unsigned char) *at))
-			at++;
-		length = strcspn(at, ",");
-		used = length;
-		while (used > 0 && isspace((unsigned char) at[used - 1]))
-			used--;
-		if (!valid_slot_pattern(at, used))
-		{
-			GUC_check_errdetail("\"%.*s\" is not a slot name pattern.", used, at);
-			GUC_check_errhint("Give a comma-separated list of slot names with * and ?, \"!pattern\" to exclude, or \"@failover\".");
-			return false;
-		}
-		if (at[length] == '\0')
-			return true;
-		at += length + 1;
-	}
+	GUC_check_errdetail("\"%.*s\" is not a slot name pattern.", length, bad);
+	GUC_check_errhint("Give a comma-separated list of slot names with * and ?, \"!pattern\" to exclude, or \"@failover\".");
+	return false;
 }
 
 /*
@@ -161,7 +135,13 @@ define_parameters(void)
 	DefineCustomStringVariable("replsync.slots",
 							   "Sets which logical slots of the primary are kept on this standby.",
 							   "A comma-separated list of patterns with * and ?; \"!pattern\" excludes, \"@failover\" means the slots that the primary marks for failover. If empty, \"@failover\" on version 17 and later and all slots before.",
-							   &slots, "", PGC_SIGHUP, GUC_LIST_INPUT, check_slots, NULL, NULL);
+							   &replsync_slots, "", PGC_SIGHUP, GUC_LIST_INPUT, check_slots,
+							   assign_slots, NULL);
+	DefineCustomStringVariable(HOLD_BACK_PARAMETER,
+							   "Sets the physical slots that must confirm WAL before logical slots send it.",
+							   "A comma-separated list, of which all must confirm, or \"ANY n (list)\"; for the slots that replsync.slots names, on versions 15 and 16.",
+							   &standby_slots, "", PGC_SIGHUP, GUC_LIST_INPUT, replsync_check_standby_list,
+							   assign_standby_list, NULL);
 	DefineCustomStringVariable("replsync.primary_conninfo",
 							   "Sets the connection string to the primary.",
 							   "If empty, primary_conninfo is used. A password does not belong here.",
@@ -173,10 +153,20 @@ define_parameters(void)
 							   PGC_SIGHUP, 0, check_not_empty, NULL, NULL);
 	define_time("replsync.slot_naptime_min",
 				"Sets the pause between slot cycles while slots move.",
-				NULL, &slot_naptime_min, 200, 10);
+				NULL, &slot_naptime_min, 10, 10);
 	define_time("replsync.slot_naptime_max",
 				"Sets the longest pause between slot cycles, while nothing moves.",
 				NULL, &slot_naptime_max, 10000, 10);
+	DefineCustomBoolVariable("replsync.sync_sequences",
+							 "Runs the sequence workers while the server is not a standby.",
+							 NULL, &replsync_sync_sequences, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	define_time("replsync.sequence_naptime_min",
+				"Sets the pause between sequence cycles while sequences move.",
+				NULL, &sequence_naptime_min, 2000, 10);
+	define_time("replsync.sequence_naptime_max",
+				"Sets the longest pause between sequence cycles, while nothing moves.",
+				NULL, &sequence_naptime_max, 30000, 10);
 	define_time("replsync.connect_timeout",
 				"Sets the longest time that a connect to another server may take.",
 				NULL, &replsync_connect_timeout, 10000, 1000);
@@ -195,6 +185,13 @@ _PG_init(void)
 		return;
 	define_parameters();
 	replsync_shmem_init();
+	replsync_install_database_hook();
+#if PG_VERSION_NUM < 170000
+	replsync_hold_back_init();
+#endif
 	if (!IsBinaryUpgrade)
+	{
 		replsync_register_slot_worker();
+		replsync_register_launcher();
+	}
 }

@@ -9,9 +9,18 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 
+#include "check.h"
+#include "hold_back.h"
+#include "sequence_shmem.h"
 #include "shmem.h"
 
 #define TRANCHE_NAME "replsync"
+
+/* Each part of the shared memory has its lock. */
+#define WORKER_LOCK		0
+#define SEQUENCES_LOCK	1
+#define HOLD_BACK_LOCK	2
+#define NUMBER_OF_LOCKS 3
 
 ReplsyncShared *replsync_shared = NULL;
 
@@ -42,8 +51,11 @@ request_shmem(void)
 {
 	if (previous_shmem_request_hook)
 		previous_shmem_request_hook();
-	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche(TRANCHE_NAME, 1);
+	RequestAddinShmemSpace(add_size(add_size(shared_size(), replsync_check_size()), replsync_sequences_shmem_size()));
+#if PG_VERSION_NUM < 170000
+	RequestAddinShmemSpace(replsync_hold_back_shmem_size());
+#endif
+	RequestNamedLWLockTranche(TRANCHE_NAME, NUMBER_OF_LOCKS);
 }
 
 /* Create or attach to the shared memory */
@@ -60,11 +72,17 @@ startup_shmem(void)
 	if (!found)
 	{
 		memset(replsync_shared, 0, shared_size());
-		replsync_shared->lock = &GetNamedLWLockTranche(TRANCHE_NAME)->lock;
+		replsync_shared->lock = &GetNamedLWLockTranche(TRANCHE_NAME)[WORKER_LOCK].lock;
 		ConditionVariableInit(&replsync_shared->done);
 		replsync_shared->maxrows = max_status_rows();
 		replsync_shared->sync_rows = (SyncRow *) &replsync_shared->rows[max_status_rows()];
 	}
+	replsync_check_init();
+	replsync_sequences_shmem_startup(&GetNamedLWLockTranche(TRANCHE_NAME)[SEQUENCES_LOCK].lock);
+#if PG_VERSION_NUM < 170000
+	replsync_hold_back_shmem_startup(&GetNamedLWLockTranche(TRANCHE_NAME)[HOLD_BACK_LOCK].lock);
+	replsync_intercept_decoding();
+#endif
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -102,6 +120,7 @@ replsync_attach_worker(void)
 	replsync_shared->state = CORE_STATE_STARTING;
 	replsync_shared->next_cycle_at = 0;
 	replsync_shared->command_taken = false;
+	replsync_check_attach();
 	LWLockRelease(replsync_shared->lock);
 	before_shmem_exit(detach_worker, (Datum) 0);
 	ConditionVariableBroadcast(&replsync_shared->done);
@@ -137,25 +156,58 @@ find_row(SlotStatusRow *rows, int nrows, int guess, const char *name)
 	return NULL;
 }
 
-/* Replace the rows of slot_status, each keeping its error history */
+/* Give the rows of slot_status new names, each keeping its error history */
 static void
-replace_rows(const CoreSlotStatus *rows, int nrows, SlotStatusRow *old)
+rename_rows(const CoreSlotStatus *rows, int nrows)
 {
 	ReplsyncShared *s = replsync_shared;
 	int nold = s->nrows;
-	TimestampTz now = GetCurrentTimestamp();
+	SlotStatusRow *old = palloc(sizeof(SlotStatusRow) * Max(nold, 1));
 
 	memcpy(old, s->rows, sizeof(SlotStatusRow) * nold);
-	s->nrows = Min(nrows, s->maxrows);
-	for (int i = 0; i < s->nrows; i++)
+	s->nrows = nrows;
+	for (int i = 0; i < nrows; i++)
 	{
-		SlotStatusRow *row = &s->rows[i];
 		SlotStatusRow *before = find_row(old, nold, i, rows[i].name);
 
 		if (before)
-			*row = *before;
+			s->rows[i] = *before;
 		else
-			memset(row, 0, sizeof(*row));
+			memset(&s->rows[i], 0, sizeof(SlotStatusRow));
+	}
+	pfree(old);
+}
+
+/* Are these the names of the rows that there are? That is the rule, and makes most of the work needless */
+static bool
+same_names(const CoreSlotStatus *rows, int nrows)
+{
+	ReplsyncShared *s = replsync_shared;
+
+	if (nrows != s->nrows)
+		return false;
+	for (int i = 0; i < nrows; i++)
+	{
+		if (strcmp(s->rows[i].status.name, rows[i].name) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Replace the rows of slot_status */
+static void
+replace_rows(const CoreSlotStatus *rows, int nrows)
+{
+	ReplsyncShared *s = replsync_shared;
+	TimestampTz now = GetCurrentTimestamp();
+
+	nrows = Min(nrows, s->maxrows);
+	if (!same_names(rows, nrows))
+		rename_rows(rows, nrows);
+	for (int i = 0; i < nrows; i++)
+	{
+		SlotStatusRow *row = &s->rows[i];
+
 		row->status = rows[i];
 		if (rows[i].error[0] != '\0')
 		{
@@ -195,7 +247,6 @@ void
 replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows)
 {
 	ReplsyncShared *s = replsync_shared;
-	SlotStatusRow *old = palloc(sizeof(SlotStatusRow) * s->maxrows);
 
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);
 	s->cycles++;
@@ -209,12 +260,11 @@ replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows)
 		s->last_error_at = s->last_cycle_at;
 	}
 	if (pass->full)
-		replace_rows(rows, (int) pass->nrows, old);
+		replace_rows(rows, (int) pass->nrows);
 	if (s->sync_done != s->sync_begun)
 		answer_callers(pass, rows);
 	LWLockRelease(s->lock);
 
-	pfree(old);
 	ConditionVariableBroadcast(&s->done);
 }
 

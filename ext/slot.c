@@ -48,9 +48,9 @@ slot_shmem_exit(int code, Datum arg)
 	replsync_slot_error_cleanup();
 }
 
-/* Begin a transaction, for the database lock */
-static void
-begin_operation(void)
+/* See to it that nothing is left held when the process ends */
+void
+replsync_slot_register_exit(void)
 {
 	static bool registered = false;
 
@@ -63,6 +63,13 @@ begin_operation(void)
 		before_shmem_exit(slot_shmem_exit, (Datum) 0);
 		registered = true;
 	}
+}
+
+/* Begin a transaction, for the database lock */
+static void
+begin_operation(void)
+{
+	replsync_slot_register_exit();
 	StartTransactionCommand();
 }
 
@@ -161,6 +168,7 @@ replsync_slot_error_cleanup(void)
 	LWLockReleaseAll();
 	ConditionVariableCancelSleep();
 	pgstat_report_wait_end();
+	replsync_slot_end_save();
 
 	if (MyReplicationSlot != NULL)
 	{
@@ -290,8 +298,10 @@ replsync_slot_create(const CoreSlot *spec)
 	require_wal(spec);
 	SpinLockAcquire(&MyReplicationSlot->mutex);
 	set_failover(&MyReplicationSlot->data, spec);
+	MyReplicationSlot->data.persistency = RS_PERSISTENT;
 	SpinLockRelease(&MyReplicationSlot->mutex);
-	ReplicationSlotPersist();
+	ReplicationSlotMarkDirty();
+	replsync_slot_write(MyReplicationSlot);
 	making_slot = false;
 	release_copy();
 	CommitTransactionCommand();
@@ -317,12 +327,16 @@ slot_is_copy(void)
 static bool
 slot_is_leftover(void)
 {
+	if (!RecoveryInProgress() || SlotIsPhysical(MyReplicationSlot) ||
+		MyReplicationSlot->data.persistency != RS_PERSISTENT)
+		return false;
+		/* core refuses to make such a slot on a standby */
 #if PG_VERSION_NUM >= 170000
-	/* core refuses to make such a slot on a standby */
-	return RecoveryInProgress() && MyReplicationSlot->data.failover &&
-		   !MyReplicationSlot->data.synced;
-#else
+	return MyReplicationSlot->data.failover && !MyReplicationSlot->data.synced;
+#elif PG_VERSION_NUM >= 160000
 	return false;
+#else
+	return true;
 #endif
 }
 
@@ -417,27 +431,28 @@ replsync_slot_update(const CoreSlot *spec)
 	memcpy(&data, &slot->data, sizeof(data));
 	set_data(&data, spec);
 	set_failover(&data, spec);
-	save = !differs_in_confirmed_flush_only(&data, &slot->data);
+	save = (spec->flags & CORE_SLOT_UNSAVED) != 0 ||
+		   !differs_in_confirmed_flush_only(&data, &slot->data);
 	marker_changed = replsync_marker_write(spec->name, spec->marker);
 	if (marker_changed && !save)
 		replsync_marker_sync(spec->name);
+	memcpy(&saved_data, &slot->data, sizeof(saved_data));
 	if (memcmp(&data, &slot->data, sizeof(data)) != 0)
 	{
-		memcpy(&saved_data, &slot->data, sizeof(saved_data));
 		publish_data(slot, &data);
 		ReplicationSlotMarkDirty();
-		if (save)
-		{
-			/*
-			 * What is held by the values before may go only when a crash can't bring
-			 * them back (LogicalConfirmReceivedLocation(), logical.c).
-			 */
-			saving_slot = true;
-			ReplicationSlotSave();
-			saving_slot = false;
-			replsync_slot_set_xmin(slot, data.catalog_xmin);
-			ReplicationSlotsComputeRequiredLSN();
-		}
+	}
+	if (save)
+	{
+		/*
+		 * What is held by the values before may go only when a crash can't bring
+		 * them back (LogicalConfirmReceivedLocation(), logical.c).
+		 */
+		saving_slot = true;
+		replsync_slot_write(slot);
+		saving_slot = false;
+		replsync_slot_set_xmin(slot, data.catalog_xmin);
+		ReplicationSlotsComputeRequiredLSN();
 	}
 	release_copy();
 	CommitTransactionCommand();
@@ -458,10 +473,14 @@ slot_database(const char *name)
 	return database;
 }
 
-/* Drop a copy, or a leftover */
+/*
+ * Drop a copy, or a leftover. What was to be dropped on a standby may be a slot in its own
+ * right once that is promoted, and is kept then.
+ */
 void
-replsync_slot_drop(const char *name)
+replsync_slot_drop(const CoreSlot *spec)
 {
+	const char *name = spec->name;
 	Oid database;
 
 	begin_operation();
@@ -469,7 +488,7 @@ replsync_slot_drop(const char *name)
 	if (OidIsValid(database))
 		lock_database(database);
 	COMPAT_ACQUIRE_SLOT(name);
-	if (RecoveryInProgress())
+	if ((spec->flags & CORE_SLOT_PROMOTED) == 0)
 		replsync_check_standby();
 	if (MyReplicationSlot->data.database != database ||
 		!(slot_is_copy() || slot_is_leftover()))

@@ -20,18 +20,32 @@
 /* slot.c: one slot */
 extern void replsync_slot_create(const CoreSlot *spec);
 extern void replsync_slot_update(const CoreSlot *spec);
-extern void replsync_slot_drop(const char *name);
+extern void replsync_slot_drop(const CoreSlot *spec);
 extern void replsync_slot_error_cleanup(void);
+extern void replsync_slot_register_exit(void);
+
+/* slot_move.c: many slots, in memory first */
+extern void replsync_slot_move(const CoreSlot *specs, int n, StringInfo out);
+extern void replsync_slot_save(const CoreSlot *spec);
+
+/* slot_save.c: the file of a slot */
+extern void replsync_slot_write(ReplicationSlot *slot);
+extern void replsync_slot_end_save(void);
 
 /* slot_list.c: all slots, and what is known of each */
 extern void replsync_slot_list(StringInfo out);
 extern bool replsync_any_copy(void);
+extern bool replsync_slot_unsaved(const ReplicationSlot *slot);
 extern const char *replsync_slot_invalidation(const ReplicationSlot *slot);
 extern void replsync_slot_set_inactive_since(ReplicationSlot *slot, TimestampTz since);
 extern int replsync_slot_owner(const ReplicationSlot *slot);
 extern bool replsync_marker_read(const char *slot, char *marker);
+extern bool replsync_marker_look(int place, const char *slot, char *marker);
 extern bool replsync_marker_write(const char *slot, const char *marker);
 extern void replsync_marker_sync(const char *slot);
+
+/* slot_original.c: the slots of a primary */
+extern void replsync_mark_originals(void);
 
 /* slot_xmin.c: which catalog rows the slots hold */
 extern int replsync_running_version(void);
@@ -42,9 +56,11 @@ extern void replsync_slot_reserve(XLogRecPtr lsn, TransactionId catalog_xmin);
 extern bool replsync_reservation_lost(void);
 extern void replsync_reservation_give_up(void);
 extern bool replsync_wal_available(XLogRecPtr lsn);
+extern bool replsync_restartpoint_is_running(void);
 extern void replsync_check_standby(void);
 extern bool replsync_logical_decoding_possible(void);
 extern void replsync_recovery_state(CoreRecovery *out);
 extern void replsync_request_feedback(void);
+extern void replsync_note_feedback(void);
 
 #endif

@@ -4,12 +4,14 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "storage/fd.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/spin.h"
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "slot.h"
@@ -98,6 +100,47 @@ replsync_marker_read(const char *slot, char *marker)
 	return len >= 0;
 }
 
+/* A marker as it was read, and the file that it was read from */
+typedef struct KnownMarker
+{
+	char slot[CORE_NAME_LEN];
+	ino_t inode;
+	struct timespec changed;
+	char marker[CORE_MARKER_LEN];
+} KnownMarker;
+
+/*
+ * Read the marker of the slot at a place of the array, unless it is known. Markers are replaced and never
+ * changed (replsync_marker_write()), so the file's inode and time tell.
+ */
+bool
+replsync_marker_look(int place, const char *slot, char *marker)
+{
+	static KnownMarker *known = NULL;
+	KnownMarker *last;
+	char path[MAXPGPATH];
+	struct stat st;
+
+	if (known == NULL)
+		known = MemoryContextAllocZero(TopMemoryContext, sizeof(KnownMarker) * TOTAL_REPLICATION_SLOTS);
+	last = &known[place];
+	snprintf(path, sizeof(path), MARKER_PATH, slot);
+	if (stat(path, &st) != 0)
+		return replsync_marker_read(slot, marker);
+	if (last->inode != st.st_ino || last->changed.tv_sec != st.st_ctim.tv_sec ||
+		last->changed.tv_nsec != st.st_ctim.tv_nsec || strcmp(last->slot, slot) != 0)
+	{
+		last->inode = 0;
+		if (!replsync_marker_read(slot, last->marker))
+			return false;
+		strlcpy(last->slot, slot, sizeof(last->slot));
+		last->inode = st.st_ino;
+		last->changed = st.st_ctim;
+	}
+	memcpy(marker, last->marker, CORE_MARKER_LEN);
+	return true;
+}
+
 /*
  * Write the marker of a slot, if it is another one than before, and tell whether it was. The file
  * is on disk then, its name only after replsync_marker_sync() or the save of the slot, which
@@ -158,6 +201,17 @@ replsync_marker_sync(const char *slot)
 	fsync_fname(path, true);
 }
 
+/* Does disk lag behind what a slot has in memory, other than in confirmed_flush? */
+bool
+replsync_slot_unsaved(const ReplicationSlot *slot)
+{
+#if PG_VERSION_NUM >= 180000
+	if (slot->last_saved_restart_lsn != slot->data.restart_lsn)
+		return true;
+#endif
+	return slot->effective_catalog_xmin != slot->data.catalog_xmin;
+}
+
 /* Fill in a slot from a copy of its entry in shared memory */
 static void
 describe_slot(const ReplicationSlot *slot, CoreSlot *out)
@@ -176,6 +230,8 @@ describe_slot(const ReplicationSlot *slot, CoreSlot *out)
 		out->flags |= CORE_SLOT_LOGICAL;
 	if (slot->data.persistency != RS_PERSISTENT)
 		out->flags |= CORE_SLOT_TEMPORARY;
+	if (slot->data.persistency == RS_PERSISTENT && replsync_slot_unsaved(slot))
+		out->flags |= CORE_SLOT_UNSAVED;
 	if (slot->data.two_phase)
 		out->flags |= CORE_SLOT_TWO_PHASE;
 #if PG_VERSION_NUM >= 170000
@@ -207,13 +263,13 @@ replsync_slot_set_inactive_since(ReplicationSlot *slot, TimestampTz since)
  * synced only (CanInvalidateIdleSlot(), slot.c, 18 and later), and a restart begins the time anew.
  */
 static void
-keep_from_idling(const char *name)
+keep_from_idling(const CoreSlot *found)
 {
-	ReplicationSlot *slot;
+	ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[found->index];
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
-	slot = SearchNamedReplicationSlot(name, false);
-	if (slot != NULL && replsync_slot_owner(slot) == 0)
+	if (slot->in_use && strcmp(NameStr(slot->data.name), found->name) == 0 &&
+		replsync_slot_owner(slot) == 0)
 		replsync_slot_set_inactive_since(slot, 0);
 	LWLockRelease(ReplicationSlotControlLock);
 }
@@ -241,7 +297,8 @@ replsync_slot_list(StringInfo out)
 		SpinLockAcquire(&slot->mutex);
 		copy = *slot;
 		SpinLockRelease(&slot->mutex);
-		describe_slot(&copy, &slots[count++]);
+		describe_slot(&copy, &slots[count]);
+		slots[count++].index = i;
 	}
 	LWLockRelease(ReplicationSlotControlLock);
 
@@ -251,17 +308,17 @@ replsync_slot_list(StringInfo out)
 	 */
 	for (int i = 0; i < count; i++)
 	{
-		if (!replsync_marker_read(slots[i].name, slots[i].marker))
+		if (!replsync_marker_look(slots[i].index, slots[i].name, slots[i].marker))
 			continue;
 		slots[i].flags |= CORE_SLOT_MARKED;
 		if (RecoveryInProgress())
-			keep_from_idling(slots[i].name);
+			keep_from_idling(&slots[i]);
 	}
 	appendBinaryStringInfo(out, (char *) slots, sizeof(CoreSlot) * count);
 	pfree(slots);
 }
 
-/* Has any slot of this server a marker? */
+/* Is any slot of this server a copy, or was it one? */
 bool
 replsync_any_copy(void)
 {
@@ -272,7 +329,7 @@ replsync_any_copy(void)
 	replsync_slot_list(&list);
 	for (const CoreSlot *slot = (CoreSlot *) list.data;
 		 !found && (char *) (slot + 1) <= list.data + list.len; slot++)
-		found = (slot->flags & CORE_SLOT_MARKED) != 0;
+		found = (slot->flags & CORE_SLOT_MARKED) != 0 && strcmp(slot->marker, CORE_MARKER_ORIGINAL) != 0;
 	pfree(list.data);
 	return found;
 }

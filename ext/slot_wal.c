@@ -37,6 +37,9 @@
 /* What this process has reserved, if anything */
 static XLogRecPtr reserved = InvalidXLogRecPtr;
 
+/* How often a reload has found that this server sends no hot standby feedback */
+static uint32 feedback_lapses = 0;
+
 /* The reservation was given up before the pass gave it back */
 static bool reservation_lost = false;
 
@@ -89,8 +92,8 @@ read_control_file(void)
  * redo pointer in shared memory when it begins, and the one in pg_control when it
  * has flushed everything and goes on to remove WAL (CreateRestartPoint(), xlog.c).
  */
-static bool
-restartpoint_is_running(void)
+bool
+replsync_restartpoint_is_running(void)
 {
 	ControlFileData *control = read_control_file();
 	bool running = control->checkPointCopy.redo != GetRedoRecPtr();
@@ -179,7 +182,7 @@ replsync_wal_available(XLogRecPtr lsn)
 		return true;
 
 	XLByteToSeg(oldest_safe_lsn(), safe_segno, wal_segment_size);
-	return segno >= safe_segno || !restartpoint_is_running();
+	return segno >= safe_segno || !replsync_restartpoint_is_running();
 }
 
 /* Drop the reservation */
@@ -310,6 +313,7 @@ replsync_recovery_state(CoreRecovery *out)
 
 	memset(out, 0, sizeof(*out));
 	out->system_identifier = GetSystemIdentifier();
+	out->feedback_lapses = feedback_lapses;
 	out->in_recovery = RecoveryInProgress();
 	out->promote_triggered = PromoteIsTriggered();
 	out->logical_decoding = replsync_logical_decoding_possible();
@@ -345,4 +349,15 @@ replsync_request_feedback(void)
 	SpinLockRelease(&WalRcv->mutex);
 	if (pid != 0)
 		(void) kill(pid, SIGHUP);
+}
+
+/*
+ * Remember that hot standby feedback is off, for a core that looks at the settings only now
+ * and then: it may be on again by then.
+ */
+void
+replsync_note_feedback(void)
+{
+	if (!hot_standby_feedback || wal_receiver_status_interval <= 0)
+		feedback_lapses++;
 }

@@ -4,16 +4,19 @@
 #include "replsync.h"
 
 #include "access/xlog.h"
+#include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "replication/slot.h"
 #include "storage/spin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "sequence.h"
 #include "shmem.h"
 #include "slot.h"
 #include "status.h"
@@ -197,23 +200,15 @@ state_text(int state)
 	return "unknown";
 }
 
-/* The view worker_status */
-Datum
-replsync_worker_status(PG_FUNCTION_ARGS)
+/* Form the row of the slot worker, if it runs */
+static bool
+slot_worker_row(Datum *values, bool *nulls)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	ReplsyncShared *s = replsync_shared;
-	Datum values[11];
-	bool nulls[11] = {0};
+	bool runs;
 
-	replsync_require_preload();
-	InitMaterializedSRF(fcinfo, 0);
 	LWLockAcquire(s->lock, LW_SHARED);
-	if (s->pid == 0)
-	{
-		LWLockRelease(s->lock);
-		return (Datum) 0;
-	}
+	runs = s->pid != 0;
 	values[0] = CStringGetTextDatum("slots");
 	values[1] = Int32GetDatum(s->pid);
 	nulls[2] = true;
@@ -227,8 +222,89 @@ replsync_worker_status(PG_FUNCTION_ARGS)
 	replsync_set_text(values, nulls, 9, s->last_error.message);
 	set_timestamp(values, nulls, 10, s->last_error_at);
 	LWLockRelease(s->lock);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return runs;
+}
+
+/* Copy an entry of a sequence worker; false if none runs there */
+static bool
+copy_sequence_worker(int i, SequenceDatabase *copy)
+{
+	LWLockAcquire(replsync_sequences->lock, LW_SHARED);
+	*copy = replsync_sequences->databases[i];
+	LWLockRelease(replsync_sequences->lock);
+	return OidIsValid(copy->database) && copy->pid != 0;
+}
+
+/* Form the name of a database, NULL if it is gone */
+static void
+set_database(Datum *values, bool *nulls, int column, Oid database)
+{
+	char *name = get_database_name(database);
+
+	nulls[column] = name == NULL;
+	if (name != NULL)
+		values[column] = DirectFunctionCall1(namein, CStringGetDatum(name));
+}
+
+/* Form the row of a sequence worker */
+static void
+sequence_worker_row(const SequenceDatabase *worker, Datum *values, bool *nulls)
+{
+	values[0] = CStringGetTextDatum(KIND_SEQUENCES);
+	values[1] = Int32GetDatum(worker->pid);
+	set_database(values, nulls, 2, worker->database);
+	values[3] = CStringGetTextDatum(state_text(worker->state));
+	set_timestamp(values, nulls, 4, worker->started_at);
+	values[5] = Int64GetDatum(worker->cycles);
+	set_timestamp(values, nulls, 6, worker->last_cycle_at);
+	nulls[7] = worker->last_cycle_at == 0;
+	values[7] = Float8GetDatum(worker->last_cycle_us / 1000.0);
+	set_timestamp(values, nulls, 8, worker->next_cycle_at);
+	replsync_set_text(values, nulls, 9, worker->last_error.message);
+	set_timestamp(values, nulls, 10, worker->last_error_at);
+}
+
+/* The view worker_status */
+Datum
+replsync_worker_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Datum values[11];
+	bool nulls[11] = {0};
+
+	replsync_require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	if (slot_worker_row(values, nulls))
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	for (int i = 0; i < replsync_sequences->ndatabases; i++)
+	{
+		SequenceDatabase worker;
+
+		if (!copy_sequence_worker(i, &worker))
+			continue;
+		memset(nulls, 0, sizeof(nulls));
+		sequence_worker_row(&worker, values, nulls);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
 	return (Datum) 0;
+}
+
+/* Store a row of progress, if something is under way */
+static void
+put_progress(ReturnSetInfo *rsinfo, const char *kind, pid_t pid, Oid database, const CoreProgress *progress)
+{
+	Datum values[6];
+	bool nulls[6] = {0};
+
+	if (pid == 0 || progress->phase[0] == '\0')
+		return;
+	values[0] = Int32GetDatum(pid);
+	values[1] = CStringGetTextDatum(kind);
+	set_database(values, nulls, 2, database);
+	values[3] = CStringGetTextDatum(progress->phase);
+	values[4] = Int64GetDatum(progress->done);
+	values[5] = Int64GetDatum(progress->total);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
 /* The view progress */
@@ -238,8 +314,6 @@ replsync_progress(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CoreProgress progress;
 	pid_t pid;
-	Datum values[6];
-	bool nulls[6] = {0};
 
 	replsync_require_preload();
 	InitMaterializedSRF(fcinfo, 0);
@@ -247,14 +321,13 @@ replsync_progress(PG_FUNCTION_ARGS)
 	progress = replsync_shared->progress;
 	pid = replsync_shared->pid;
 	LWLockRelease(replsync_shared->lock);
-	if (pid == 0 || progress.phase[0] == '\0')
-		return (Datum) 0;
-	values[0] = Int32GetDatum(pid);
-	values[1] = CStringGetTextDatum("slots");
-	nulls[2] = true;
-	values[3] = CStringGetTextDatum(progress.phase);
-	values[4] = Int64GetDatum(progress.done);
-	values[5] = Int64GetDatum(progress.total);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	put_progress(rsinfo, "slots", pid, InvalidOid, &progress);
+	for (int i = 0; i < replsync_sequences->ndatabases; i++)
+	{
+		SequenceDatabase worker;
+
+		if (copy_sequence_worker(i, &worker))
+			put_progress(rsinfo, KIND_SEQUENCES, worker.pid, worker.database, &worker.progress);
+	}
 	return (Datum) 0;
 }

@@ -17,8 +17,10 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "check.h"
 #include "compat.h"
 #include "core.h"
+#include "sequence.h"
 #include "shmem.h"
 #include "slot.h"
 #include "worker.h"
@@ -26,17 +28,28 @@
 /* Seconds until the postmaster starts a worker again that has ended. */
 #define RESTART_SECONDS 5
 
+/* How often a primary marks slots that have been made meanwhile. */
+#define MARK_ORIGINALS_MS 5000
+
 #define KIND_SLOTS "slots"
 
 PGDLLEXPORT void replsync_worker_main(Datum arg);
 
 static bool slot_worker = false;
+static bool sequence_worker = false;
 
 /* Is this process the slot worker? */
 bool
 replsync_is_slot_worker(void)
 {
 	return slot_worker;
+}
+
+/* Is this process a sequence worker? */
+bool
+replsync_is_sequence_worker(void)
+{
+	return sequence_worker;
 }
 
 /* Let the postmaster start the slot worker once a standby can be read */
@@ -65,18 +78,16 @@ reload_if_pending(void)
 		return;
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
+	replsync_note_feedback();
 	replsync_nap_note_reload();
 }
 
-/* Wait on the latch alone, as long as there is no core */
+/* Wait on the latch alone, as long as there is no core; on a primary new slots are looked for now and then */
 static void
 wait_for_latch(void)
 {
-	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-
-	if (RecoveryInProgress())
-		events |= WL_TIMEOUT;
-	(void) WaitLatch(MyLatch, events, PROMOTION_POLL_MS, PG_WAIT_EXTENSION);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_TIMEOUT,
+					 RecoveryInProgress() ? PROMOTION_POLL_MS : MARK_ORIGINALS_MS, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	(void) replsync_take_interrupts();
 }
@@ -89,7 +100,7 @@ static bool
 core_is_wanted(bool standby)
 {
 	if (standby)
-		return replsync_sync_slots || replsync_something_requested();
+		return replsync_sync_slots || replsync_something_requested() || replsync_check_requested();
 	if (!replsync_shared->copies_settled && !replsync_any_copy())
 		replsync_shared->copies_settled = true;
 	return !replsync_shared->copies_settled;
@@ -109,6 +120,8 @@ wait_for_work(void)
 		if (core_is_wanted(standby))
 			return;
 		replsync_show_state(standby ? CORE_STATE_OFF : CORE_STATE_NOT_STANDBY, 0);
+		if (!standby)
+			replsync_mark_originals();
 		wait_for_latch();
 		reload_if_pending();
 	}
@@ -127,6 +140,17 @@ refuse_work(const CoreOutcome *outcome)
 	replsync_set_error(outcome);
 }
 
+/* Put an error into the form that is shown */
+static void
+describe_error(const ErrorData *edata, CoreOutcome *outcome)
+{
+	memset(outcome, 0, sizeof(*outcome));
+	strlcpy(outcome->sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(outcome->sqlstate));
+	strlcpy(outcome->message, edata->message, sizeof(outcome->message));
+	strlcpy(outcome->detail, edata->detail ? edata->detail : "", sizeof(outcome->detail));
+	strlcpy(outcome->hint, edata->hint ? edata->hint : "", sizeof(outcome->hint));
+}
+
 /*
  * Stay alive without a core, so that the reason can be seen, until the configuration is
  * read again or the server is promoted: then start anew.
@@ -134,7 +158,7 @@ refuse_work(const CoreOutcome *outcome)
 static void
 stay_blocked(const ErrorData *edata)
 {
-	CoreOutcome outcome = {0};
+	CoreOutcome outcome;
 	bool standby = RecoveryInProgress();
 
 	ereport(LOG,
@@ -142,18 +166,26 @@ stay_blocked(const ErrorData *edata)
 			 errmsg("%s", edata->message),
 			 edata->detail ? errdetail("%s", edata->detail) : 0,
 			 edata->hint ? errhint("%s", edata->hint) : 0));
-	strlcpy(outcome.sqlstate, unpack_sql_state(edata->sqlerrcode), sizeof(outcome.sqlstate));
-	strlcpy(outcome.message, edata->message, sizeof(outcome.message));
-	strlcpy(outcome.detail, edata->detail ? edata->detail : "", sizeof(outcome.detail));
-	strlcpy(outcome.hint, edata->hint ? edata->hint : "", sizeof(outcome.hint));
+	describe_error(edata, &outcome);
 	refuse_work(&outcome);
 	while (!ConfigReloadPending && (!standby || RecoveryInProgress()))
 	{
+		replsync_check_refuse(&outcome);
 		wait_for_latch();
 		if (replsync_something_requested())
 			refuse_work(&outcome);
 	}
 	proc_exit(1);
+}
+
+/* Show why a sequence worker has no core; the launcher starts another one after a pause */
+static void
+show_refusal(const ErrorData *edata)
+{
+	CoreOutcome outcome;
+
+	describe_error(edata, &outcome);
+	replsync_sequence_show_error(&outcome);
 }
 
 /* Load and start the core, or stay without it */
@@ -174,6 +206,8 @@ start_core(const char *library, const char *kind, const char *argument)
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		FlushErrorState();
+		if (sequence_worker)
+			show_refusal(edata);
 		if (!slot_worker)
 			ThrowErrorData(edata);
 		stay_blocked(edata);
@@ -198,6 +232,7 @@ serve(void)
 	WaitEventSet *set = CreateWaitEventSet(COMPAT_WAIT_SET_OWNER, 3);
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "replsync request",
 												  ALLOCSET_DEFAULT_SIZES);
+	bool asked = true; /* a look into the queue is not free: it wakes Go's scheduler */
 
 	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
@@ -210,22 +245,32 @@ serve(void)
 		uint64 ignored;
 		bool cancel = cancel_requested();
 
+		if (sequence_worker)
+			replsync_sequence_worker_check();
 		reload_if_pending();
-		while (replsync_core_next(&request))
+		while (asked && replsync_core_next(&request))
 		{
 			MemoryContextSwitchTo(context);
 			replsync_dispatch(&request);
 			MemoryContextSwitchTo(TopMemoryContext);
 			MemoryContextReset(context);
 			cancel |= cancel_requested();
+			if (sequence_worker)
+				replsync_sequence_worker_check();
 		}
+		asked = false;
 		replsync_nap_check(cancel);
+		replsync_check_attend();
+		if (sequence_worker)
+			replsync_sequence_answers_continue();
 
 		if (WaitEventSetWait(set, replsync_nap_timeout(), &event, 1, PG_WAIT_EXTENSION) != 1)
 			continue;
 		if (event.events & WL_LATCH_SET)
 			ResetLatch(MyLatch);
-		else if (read(replsync_core_wakeup_fd(), &ignored, sizeof(ignored)) < 0 && errno != EAGAIN)
+		else if (read(replsync_core_wakeup_fd(), &ignored, sizeof(ignored)) >= 0)
+			asked = true;
+		else if (errno != EAGAIN)
 			ereport(ERROR,
 					(errcode_for_socket_access(),
 					 errmsg("could not read from the event descriptor: %m")));
@@ -251,6 +296,7 @@ replsync_worker_main(Datum arg)
 	if (argument != NULL)
 		*argument++ = '\0';
 	slot_worker = (strcmp(kind, KIND_SLOTS) == 0);
+	sequence_worker = (strcmp(kind, KIND_SEQUENCES) == 0);
 
 	if (slot_worker)
 	{
@@ -258,6 +304,11 @@ replsync_worker_main(Datum arg)
 		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 		replsync_attach_worker();
 		wait_for_work();
+		strlcpy(library, "replsync_core", sizeof(library));
+	}
+	else if (sequence_worker)
+	{
+		replsync_sequence_worker_begin(DatumGetObjectId(arg));
 		strlcpy(library, "replsync_core", sizeof(library));
 	}
 	else

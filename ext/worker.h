@@ -11,5 +11,6 @@
 
 extern void replsync_register_slot_worker(void);
 extern bool replsync_is_slot_worker(void);
+extern bool replsync_is_sequence_worker(void);
 
 #endif

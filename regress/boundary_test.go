@@ -323,4 +323,7 @@ func TestLowAddressSpaceIsAnErrorAndNoAbort(t *testing.T) {
 	require.True(t, ok, "%v", err)
 	assert.Equal(t, "53000", pgErr.Code)
 	assert.Contains(t, pgErr.Hint, "Raise the limit")
+	row := checkOf(t, failoverCheck(t, standby), "worker")
+	require.False(t, *row.OK)
+	assert.Contains(t, row.Hint, "Raise the limit")
 }

@@ -2,14 +2,17 @@
 # here. None of it needs pg_config to be there at the start.
 #
 #   make check      all of it: form, unit tests, then servers of every version in PGVERSIONS
-#   make demo       a failover to look at, with this machine's own PostgreSQL version
+#   make demo       a failover and an upgrade to look at, with this machine's own PostgreSQL version
+#   make torture    failovers of every version under load, with all kinds of faults
+#   make check-versions   check, and a short torture
 #
 # its parts: servers, core, installed, lint, unit, cluster; and make indent, which puts the C sources into
-# the form that lint asks for, and make bench.
+# the form that lint asks for, and make bench and make bench-sequences, which take ten minutes each.
 #
 #   PGVERSIONS="15 17"       the major versions to test (default: 15 17 18 19)
 #   RUN=TestName             only these cluster tests
 #   PACKAGES=./regress/...   only the cluster tests of these packages
+#   ROUNDS=25 SEED=7         how many failovers the torture makes, and which (default: 3, other ones each time)
 #   REPLSYNC_KEEP=1          keep the data directories of the servers
 
 PGVERSIONS ?= 15 17 18 19
@@ -25,6 +28,7 @@ GOLANGCI_VERSION = v2.15.0
 TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replsync/golangci-lint-$(GOLANGCI_VERSION)
 PACKAGES ?= ./regress/...
 RUN ?= .
+ROUNDS ?= 3
 
 # The servers are started as another user, in roots: that takes root. What is built is built as
 # the caller.
@@ -43,9 +47,11 @@ NATIVE = $(shell regress/servers/native.sh)
 NATIVE_HEADERS = $(shell test -d /usr/include/postgresql/$(NATIVE)/server || echo $(REPLSYNC_ROOTS)/$(NATIVE))/usr/include/postgresql
 NATIVE_CONFIG = /usr/lib/postgresql/$(NATIVE)/bin/pg_config
 
-.PHONY: check demo bench servers core installed lint indent unit cluster tools native
+.PHONY: check check-versions torture demo bench bench-slots bench-sequences bench-installed servers core installed lint indent unit cluster tools native
 
 check: lint unit cluster
+
+check-versions: check torture
 
 tools:
 	@test -x "$(GO)" || { echo "Go was not found: replsync needs Go $$(sed -n 's/^go //p' go.mod) or later from https://go.dev/dl" >&2; exit 1; }
@@ -101,9 +107,25 @@ cluster: installed
 	@echo "== tests on PostgreSQL $(PGVERSIONS)"
 	@$(GO) test -race -p 1 -count 1 -timeout 60m -run '$(RUN)' $(EXEC_AS_ROOT) $(PACKAGES)
 
-# Compares with what core has, fsync on, one version after the other.
-bench: installed
-	@$(GO) test -p 1 -run '^$$' -bench . -benchtime 5x -timeout 120m $(EXEC_AS_ROOT) ./regress
+# Speed and memory, beside core and peers. Without assertions; a peer that cannot be had is left out.
+#
+#   BENCH_FLAGS="-versions 17 -slots 1000,5000"    what and how much; -help tells
+bench: bench-slots
+
+bench-slots: bench-installed
+	@-$(AS_ROOT) regress/servers/extras.sh 17 postgresql-17-pg-failover-slots
+	@$(GO) run $(EXEC_AS_ROOT) ./regress/bench/slots $(BENCH_FLAGS)
+
+# Sequences, on the newest of the versions.
+bench-sequences: bench-installed
+	@$(GO) run $(EXEC_AS_ROOT) ./regress/bench/sequences $(BENCH_FLAGS)
+
+bench-installed: servers core
+	@$(AS_ROOT) env COPT= ASSERT= regress/servers/install.sh
+
+torture: installed
+	@for major in $(PGVERSIONS); do \
+		$(GO) run $(EXEC_AS_ROOT) ./regress/torture -major $$major -rounds $(ROUNDS) $(if $(SEED),-seed $(SEED)) || exit 1; done
 
 demo: native core
 	@$(AS_ROOT) env COPT= ASSERT= regress/servers/install.sh $(NATIVE)

@@ -457,3 +457,35 @@ func TestPrivileges(t *testing.T) {
 		}
 	})
 }
+
+// TestReload: a worker that waits for a server which does not answer goes on at once when it is told to ask another one, or
+// to stop. Nothing else would end the wait.
+func TestReload(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		p := newPair(t, major, cluster.Settings(map[string]string{
+			"replsync.remote_timeout": "1h", "replsync.connect_timeout": "1h",
+		}))
+		proxy := p.primary.Proxy(t)
+		away := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres sslmode=disable", proxy.Port)
+		p.standby.Set(t, "replsync.primary_conninfo", away)
+		p.createSlot(t, "postgres", "s", "pgoutput")
+		p.waitReady(t, "s")
+		busy := func(w workerRow) bool { return w.State == "running" }
+		freeze := func() {
+			t.Helper()
+			cycles := workerStatus(t, p.standby).Cycles
+			proxy.Freeze()
+			waitWorker(t, p.standby, "to wait for the primary", func(w workerRow) bool { return busy(w) && w.Cycles >= cycles })
+			p.move(t, "postgres", "s")
+		}
+		freeze()
+		p.standby.Set(t, "replsync.primary_conninfo", conninfo(p.primary, "postgres"))
+		p.waitReady(t, "s")
+		proxy.Thaw()
+		p.standby.Set(t, "replsync.primary_conninfo", away)
+		p.waitReady(t, "s")
+		freeze()
+		p.standby.Set(t, "replsync.sync_slots", "off")
+		waitWorker(t, p.standby, "to be off", func(w workerRow) bool { return w.State == "off" })
+	})
+}

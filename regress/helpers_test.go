@@ -26,7 +26,11 @@ var running = make(chan struct{}, 2)
 // onEachVersion runs a test on every version, beside others.
 func onEachVersion(t *testing.T, f func(t *testing.T, major int)) {
 	t.Parallel()
-	for _, major := range cluster.Versions(t) {
+	onVersions(t, cluster.Versions(t), f)
+}
+
+func onVersions(t *testing.T, majors []int, f func(t *testing.T, major int)) {
+	for _, major := range majors {
 		t.Run(strconv.Itoa(major), func(t *testing.T) {
 			t.Parallel()
 			running <- struct{}{}

@@ -98,8 +98,18 @@ func TestRefusals(t *testing.T) {
 			require.Empty(t, cascaded.standby.Slots(t))
 			mark := cascaded.standby.LogMark()
 			cascaded.standby.Set(t, "replsync.primary_conninfo", conninfo(p.primary, "postgres"))
-			// Its physical slot is not on the primary, so nothing there protects what it would copy.
-			cascaded.refuses(t, mark, "55000", "does not exist on the primary")
+			// What it asks the standby in between to keep has to be passed on.
+			if major < firstConflict {
+				cascaded.refuses(t, mark, "55000", "cascading standby of this version")
+				return
+			}
+			waitState(t, cascaded.standby, "s", "ready", "")
+			mark = cascaded.standby.LogMark()
+			p.standby.Set(t, "hot_standby_feedback", "off")
+			cascaded.refuses(t, mark, "55000", "does not pass hot standby feedback on")
+			p.standby.Set(t, "hot_standby_feedback", "on")
+			waitState(t, cascaded.standby, "s", "ready", "")
+			works(t)
 		})
 		story(t, "wal_level", func(t *testing.T) { p.testWALLevel(t) })
 	})
@@ -130,8 +140,12 @@ func (p *pair) testHBA(t *testing.T, works func(*testing.T)) {
 // testRights: a role with REPLICATION alone can't read the files, and what the hint says mends that.
 func (p *pair) testRights(t *testing.T) {
 	mark := p.standby.LogMark()
+	// The session of the other role would hear of the slot and copy it.
+	p.standby.Set(t, "replsync.sync_slots", "off")
+	waitWorker(t, p.standby, "to be off", func(w workerRow) bool { return w.State == "off" })
 	p.standby.Set(t, "replsync.primary_conninfo", conninfo(p.primary, "repl"))
 	p.createSlot(t, "postgres", "new", "test_decoding")
+	p.standby.Unset(t, "replsync.sync_slots")
 	hint := p.refuses(t, mark, "42501", "permission denied to read the files of replication slots")
 	require.NotContains(t, p.standby.Slots(t), "new")
 	grants := regexp.MustCompile(`GRANT [^;]*;`).FindAllString(hint, -1)

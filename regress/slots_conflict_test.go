@@ -3,6 +3,8 @@ package regress_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -181,55 +183,80 @@ func TestBrokenSlots(t *testing.T) {
 	})
 }
 
-// TestSwitchover lets two servers take turns. What is left on the former primary must not stop its successor's slots.
+// TestSwitchover lets two servers take turns. What is left on the former primary must not stop its successor's slots: neither
+// the slots that it had as a primary, nor copies from the time before, be they marked failover or not.
 func TestSwitchover(t *testing.T) {
 	onEachVersion(t, func(t *testing.T, major int) {
-		p := newPair(t, major)
+		p := pairOf(t, newPrimary(t, major, cluster.Settings(map[string]string{
+			"replsync.slots": "*", "wal_log_hints": "on", "wal_keep_size": "512MB",
+		})))
 		p.primary.Exec(t, "create table t (id int primary key); create publication p for all tables")
-		for _, name := range []string{"s1", "s2"} {
-			p.createSlot(t, "postgres", name, "pgoutput")
+		p.createSlot(t, "postgres", "s1", "pgoutput")
+		p.primary.CreateSlot(t, "s2", cluster.SlotOptions{})
+		p.primary.Exec(t, "select pg_create_physical_replication_slot('physical', true)")
+		consumers := []*cluster.Consumer{
+			cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: "s1", Publication: "p", FromSlot: true}),
+			cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: "s2", Publication: "p", FromSlot: true}),
 		}
-		c := cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: "s1", Publication: "p", FromSlot: true})
 		rows := 0
-		consume := func() {
+		// turn has the consumers receive a row, and the servers change their roles. back is how the former primary becomes a standby.
+		turn := func(stop cluster.StopMode, back func()) {
 			t.Helper()
-			c.Start(t, p.primary)
 			rows++
 			p.primary.Exec(t, "insert into t values ($1)", rows)
-			c.WaitValues(t, "public.t", "id", ids(1, rows)...)
-			c.WaitConfirmed(t, p.primary)
-			c.Stop()
-		}
-		consume()
-		p.waitReady(t, "s1", "s2")
-
-		p.primary.Stop(t, cluster.Fast)
-		p.standby.Promote(t)
-		requireNoCore(t, p.standby)
-		p.swap(t)
-		consume()
-		p.rejoin(t)
-		if major < firstFailover {
-			// Nothing distinguishes what is left from a slot that somebody made on the standby.
-			for _, name := range []string{"s1", "s2"} {
-				row := waitState(t, p.standby, name, "foreign", "name_taken")
-				require.Contains(t, row.Hint, "pg_drop_replication_slot")
-				p.standby.Exec(t, "select pg_drop_replication_slot($1)", name)
+			for _, c := range consumers {
+				c.Start(t, p.primary)
+				c.WaitValues(t, "public.t", "id", ids(1, rows)...)
+				c.WaitConfirmed(t, p.primary)
+				c.Stop()
 			}
+			p.waitReady(t, "s1", "s2")
+			waitReadiness(t, p.standby)
+			p.waitMarked(t, "s1", "s2")
+			p.primary.Stop(t, stop)
+			p.standby.Promote(t)
+			requireNoCore(t, p.standby)
+			p.swap(t)
+			back()
+			p.waitReady(t, "s1", "s2")
+			s1, s2 := p.standby.Slots(t)["s1"], p.standby.Slots(t)["s2"]
+			require.Equal(t, major >= firstFailover, s1.Synced && s1.Failover, "%+v", s1)
+			require.False(t, s2.Synced || s2.Failover, "%+v", s2)
 		}
-		p.waitReady(t, "s1", "s2")
-		p.requireSynced(t, "s1", "s2")
-
-		// The second time the slots that are left were made by replsync, on every version.
-		p.primary.Stop(t, cluster.Fast)
-		p.standby.Promote(t)
-		requireNoCore(t, p.standby)
-		p.swap(t)
-		consume()
-		p.rejoin(t)
-		p.waitReady(t, "s1", "s2")
-		p.requireSynced(t, "s1", "s2")
+		rejoin := func() { p.rejoin(t) }
+		turn(cluster.Fast, rejoin)
+		require.Contains(t, p.standby.Slots(t), "physical", "a slot that nobody made is nobody's to drop")
+		turn(cluster.Fast, rejoin)
+		turn(cluster.Immediate, func() { p.rewind(t) })
+		turn(cluster.Fast, rejoin)
+		turn(cluster.Immediate, func() {
+			p.standby = p.primary.Standby(t)
+			p.caughtUp(t)
+			// They are older than the base backup.
+			for end := p.primary.CurrentLSN(t); ; {
+				p.move(t, "postgres", "s1")
+				p.move(t, "postgres", "s2")
+				if slots := p.primary.Slots(t); *slots["s1"].RestartLSN > end && *slots["s2"].RestartLSN > end {
+					break
+				}
+			}
+		})
+		turn(cluster.Fast, rejoin)
 	})
+}
+
+// waitMarked waits until the primary has marked its slots as its own.
+func (p *pair) waitMarked(t *testing.T, names ...string) {
+	t.Helper()
+	if p.major < firstConflict {
+		return // there is no need
+	}
+	for _, name := range names {
+		cluster.Eventually(t, cluster.DefaultDeadline, "the mark of slot "+name, func() error {
+			_, err := os.Stat(filepath.Join(p.primary.DataDir(), "pg_replslot", name, "replsync"))
+			return err
+		})
+	}
 }
 
 // swap exchanges the names after a promotion, and makes the physical slot for the way back.
@@ -253,13 +280,14 @@ func (p *pair) rejoin(t *testing.T) {
 	p.caughtUp(t)
 }
 
-func (p *pair) requireSynced(t *testing.T, names ...string) {
+// rewind takes a former primary back that may have written what its successor does not have.
+func (p *pair) rewind(t *testing.T) {
 	t.Helper()
-	for _, name := range names {
-		slot := p.standby.Slots(t)[name]
-		require.Equal(t, p.major >= firstFailover, slot.Synced, "%+v", slot)
-		require.Equal(t, p.major >= firstFailover, slot.Failover, "%+v", slot)
-	}
+	p.primary.Exec(t, "checkpoint")
+	source := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres", p.primary.Port)
+	p.standby.Run(t, "pg_rewind", "--no-sync", "-D", p.standby.DataDir(), "--source-server="+source)
+	p.standby.AppendConf(t, map[string]string{"port": fmt.Sprint(p.standby.Port)})
+	p.rejoin(t)
 }
 
 // TestRewind takes a primary back that has written what its successor does not have.
@@ -277,12 +305,7 @@ func TestRewind(t *testing.T) {
 		p.primary.Kill9(t)
 		p.swap(t)
 		p.primary.Exec(t, "insert into t values (2)")
-		p.primary.Exec(t, "checkpoint")
-
-		source := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres", p.primary.Port)
-		p.standby.Run(t, "pg_rewind", "--no-sync", "-D", p.standby.DataDir(), "--source-server="+source)
-		p.standby.AppendConf(t, map[string]string{"port": fmt.Sprint(p.standby.Port)})
-		p.rejoin(t)
+		p.rewind(t)
 		p.waitReady(t, "s")
 		p.primary.Exec(t, "insert into t values (3)")
 		p.primary.WaitReplayed(t, p.standby)

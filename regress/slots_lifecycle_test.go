@@ -309,12 +309,10 @@ func (p *pair) testRestartAndCrash(t *testing.T) {
 			_, err := trySync(p.standby)
 			done <- err
 		}()
-		require.NoError(t, killProcess(workerStatus(t, p.standby).PID))
+		killed := workerStatus(t, p.standby).PID
+		require.NoError(t, killProcess(killed))
 		<-done
-		cluster.Eventually(t, cluster.DefaultDeadline, "the standby to be back", func() error {
-			_, err := tryWorker(p.standby)
-			return err
-		})
+		waitWorker(t, p.standby, "to be back", func(w workerRow) bool { return w.PID != killed })
 		for name, slot := range p.standby.Slots(t) {
 			require.NotEqual(t, "replsync_reservation", name)
 			require.False(t, slot.Temporary, name)

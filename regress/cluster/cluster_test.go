@@ -292,3 +292,28 @@ func TestTestDecodingColumns(t *testing.T) {
 	require.Equal(t, LSN(3), tx.End)
 	require.True(t, slices.Equal([]string{"update public.t a={1} a b=x'y z id=2"}, []string{tx.Changes[0].String()}), tx.Changes[0].String())
 }
+
+func TestStreamedTransactions(t *testing.T) {
+	for _, major := range Versions(t) {
+		s := New(t, major, Setting("logical_decoding_work_mem", "64kB"), Setting("max_prepared_transactions", 5))
+		s.Exec(t, "create table t (id int primary key, pad text); create publication p for all tables")
+		s.CreateSlot(t, "s", SlotOptions{TwoPhase: true})
+		c := NewConsumer(t, ConsumerConfig{Slot: "s", Publication: "p", Streaming: true, TwoPhase: true})
+		c.Start(t, s)
+		insert := func(first, last int) string {
+			return fmt.Sprintf("insert into t select g, repeat('x', 100) from generate_series(%d, %d) g;", first, last)
+		}
+		s.Exec(t, "begin;"+insert(1, 2000)+"savepoint a;"+insert(2001, 4000)+"rollback to a;"+insert(2001, 2500)+"commit")
+		s.Exec(t, "begin;"+insert(3001, 5000)+"prepare transaction 'g'")
+		s.Exec(t, "commit prepared 'g'")
+		c.WaitReceived(t, "two large transactions", func(txs []Tx) bool { return len(txs) == 3 })
+		txs := c.Take()
+		require.Empty(t, c.Received())
+		require.Equal(t, []string{"commit", "prepare", "commit prepared"}, []string{txs[0].Kind, txs[1].Kind, txs[2].Kind})
+		require.Len(t, txs[0].Changes, 2500)
+		require.Equal(t, "2500", txs[0].Changes[2499].Row["id"])
+		require.Len(t, txs[1].Changes, 2000)
+		require.Equal(t, "g", txs[1].GID)
+		require.NotZero(t, QueryOne[int64](t, s, "select stream_txns from pg_stat_replication_slots where slot_name = 's'"))
+	}
+}

@@ -64,12 +64,20 @@ type ConsumerConfig struct {
 	Publication string
 	// TwoPhase asks pgoutput for prepared transactions.
 	TwoPhase bool
+	// Streaming asks pgoutput for large transactions before they end.
+	Streaming bool
 	// Options are further options of the plugin, as in `"streaming" 'on'`.
 	Options []string
 	// FromSlot leaves the start to the slot. By default the consumer asks to
 	// go on after what it has received, as one that stores its position does;
 	// with FromSlot it shows what a consumer without a position would get.
 	FromSlot bool
+	// FromConfirmed makes the consumer ask to go on after what it has confirmed,
+	// as pg_recvlogical does: a keepalive may have moved that beyond what it has
+	// received.
+	FromConfirmed bool
+	// Ping asks the server for a keepalive with every report.
+	Ping bool
 	// Manual leaves confirming to Confirm. By default everything received is
 	// confirmed at once.
 	Manual bool
@@ -81,14 +89,15 @@ type ConsumerConfig struct {
 type Consumer struct {
 	config ConsumerConfig
 
-	mu        sync.Mutex
-	received  []Tx
-	position  LSN // end of the last transaction received
-	confirmed LSN // what was reported as flushed
-	connected bool
-	err       error
-	stop      context.CancelFunc
-	done      chan struct{}
+	mu         sync.Mutex
+	received   []Tx
+	keepalives []LSN
+	position   LSN // end of the last transaction received
+	confirmed  LSN // what was reported as flushed
+	connected  bool
+	err        error
+	stop       context.CancelFunc
+	done       chan struct{}
 }
 
 // NewConsumer returns a consumer that has not started. It is stopped at the end
@@ -155,6 +164,10 @@ func (c *Consumer) startReplication(ctx context.Context, conn *pgconn.PgConn) er
 	switch c.config.Plugin {
 	case "pgoutput":
 		version := "1"
+		if c.config.Streaming {
+			version = "2"
+			options = append(options, `"streaming" 'on'`)
+		}
 		if c.config.TwoPhase {
 			version = "3"
 			options = append(options, `"two_phase" 'on'`)
@@ -166,6 +179,9 @@ func (c *Consumer) startReplication(ctx context.Context, conn *pgconn.PgConn) er
 		options = append(options, `"include-xids" 'on'`, `"skip-empty-xacts" 'on'`)
 	}
 	start := c.Position()
+	if c.config.FromConfirmed {
+		start = c.Confirmed()
+	}
 	if c.config.FromSlot {
 		start = 0
 	}
@@ -194,7 +210,7 @@ func (c *Consumer) stream(ctx context.Context, conn *pgconn.PgConn, server strin
 	if c.config.Plugin == "test_decoding" {
 		dec = &textDecoder{}
 	} else {
-		dec = &pgoutputDecoder{relations: map[uint32]pgoutputRelation{}}
+		dec = newPgoutputDecoder()
 	}
 	const statusInterval = 200 * time.Millisecond
 	nextStatus := time.Now()
@@ -260,13 +276,15 @@ func (c *Consumer) receive(dec decoder, server string, data []byte) (bool, error
 		if len(data) < 18 {
 			return false, errors.New("short keepalive")
 		}
+		position := LSN(binary.BigEndian.Uint64(data[1:]))
+		c.mu.Lock()
+		c.keepalives = append(c.keepalives, position)
 		// Between transactions everything up to the sender's position has been
 		// received, if only as nothing.
 		if !dec.open() && !c.config.Manual {
-			c.mu.Lock()
-			c.confirmed = max(c.confirmed, LSN(binary.BigEndian.Uint64(data[1:])))
-			c.mu.Unlock()
+			c.confirmed = max(c.confirmed, position)
 		}
+		c.mu.Unlock()
 		return data[17] == 1, nil
 	}
 	return false, nil
@@ -283,7 +301,11 @@ func (c *Consumer) sendStatus(conn *pgconn.PgConn) error {
 	data = binary.BigEndian.AppendUint64(data, uint64(flushed))
 	data = binary.BigEndian.AppendUint64(data, uint64(flushed))
 	data = binary.BigEndian.AppendUint64(data, uint64(time.Since(postgresEpoch).Microseconds()))
-	data = append(data, 0)
+	var reply byte
+	if c.config.Ping {
+		reply = 1
+	}
+	data = append(data, reply)
 	conn.Frontend().Send(&pgproto3.CopyData{Data: data})
 	return conn.Frontend().Flush()
 }
@@ -335,6 +357,23 @@ func (c *Consumer) Received() []Tx {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.received)
+}
+
+// Take returns the transactions received since the last Take, in order, and
+// forgets them.
+func (c *Consumer) Take() []Tx {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	taken := c.received
+	c.received = nil
+	return taken
+}
+
+// Keepalives returns the positions that the server has told in keepalives.
+func (c *Consumer) Keepalives() []LSN {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.keepalives)
 }
 
 // Changes returns the changes of the transactions received, in order.

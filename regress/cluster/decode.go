@@ -94,11 +94,13 @@ func unquoteText(value string) string {
 	return value
 }
 
-// pgoutputDecoder reads the messages of pgoutput, without streaming of
-// transactions in progress.
+// pgoutputDecoder reads the messages of pgoutput. Transactions in progress come
+// in blocks, whose messages name the transaction or subtransaction they are of.
 type pgoutputDecoder struct {
 	relations map[uint32]pgoutputRelation
 	tx        *Tx
+	streamed  map[uint32]*streamedTx
+	block     *streamedTx
 }
 
 type pgoutputRelation struct {
@@ -106,7 +108,28 @@ type pgoutputRelation struct {
 	columns []string
 }
 
-func (d *pgoutputDecoder) open() bool { return d.tx != nil }
+// A streamedTx is a transaction that has not ended.
+type streamedTx struct {
+	changes []Change
+	xids    []uint32 // of each change
+}
+
+// abort forgets the changes of a subtransaction.
+func (s *streamedTx) abort(xid uint32) {
+	var kept streamedTx
+	for i, x := range s.xids {
+		if x != xid {
+			kept.changes, kept.xids = append(kept.changes, s.changes[i]), append(kept.xids, x)
+		}
+	}
+	*s = kept
+}
+
+func newPgoutputDecoder() *pgoutputDecoder {
+	return &pgoutputDecoder{relations: map[uint32]pgoutputRelation{}, streamed: map[uint32]*streamedTx{}}
+}
+
+func (d *pgoutputDecoder) open() bool { return d.tx != nil || d.block != nil }
 
 func (d *pgoutputDecoder) decode(position LSN, data []byte) (tx *Tx, err error) {
 	r := &reader{data: data}
@@ -115,41 +138,100 @@ func (d *pgoutputDecoder) decode(position LSN, data []byte) (tx *Tx, err error) 
 			err = r.err
 		}
 	}()
-	kind := r.byte()
-	switch kind {
+	switch kind := r.byte(); kind {
 	case 'B':
 		r.uint64()
 		r.uint64()
 		d.tx = &Tx{XID: r.uint32(), Kind: "commit"}
 		return nil, nil
-	case 'b', 'P': // begin prepare, prepare
-		if kind == 'P' {
-			r.byte()
-		}
-		r.uint64()
-		end := LSN(r.uint64())
-		r.uint64()
-		xid, gid := r.uint32(), r.string()
-		if kind == 'b' {
-			d.tx = &Tx{XID: xid, GID: gid, Kind: "prepare"}
-			return nil, nil
-		}
-		return d.finish(end)
 	case 'C':
 		r.byte()
 		r.uint64()
 		return d.finish(LSN(r.uint64()))
-	case 'K', 'r': // commit prepared, rollback prepared
+	case 'b', 'P', 'K', 'r', 'p':
+		return d.decodePrepared(kind, r)
+	case 'S', 'E', 'A', 'c':
+		return d.decodeStreamed(kind, r)
+	case 'Y', 'O': // type, origin
+		return nil, nil
+	default:
+		return d.decodeChange(kind, position, r)
+	}
+}
+
+// decodePrepared reads the messages about prepared transactions.
+func (d *pgoutputDecoder) decodePrepared(kind byte, r *reader) (*Tx, error) {
+	if kind != 'b' {
+		r.byte()
+	}
+	r.uint64()
+	end := LSN(r.uint64())
+	r.uint64()
+	if kind == 'r' {
+		r.uint64()
+	}
+	tx := &Tx{XID: r.uint32(), GID: r.string(), End: end}
+	switch kind {
+	case 'b':
+		tx.Kind = "prepare"
+		d.tx = tx
+		return nil, nil
+	case 'P':
+		return d.finish(end)
+	case 'p': // prepare of a transaction that was streamed
+		tx.Kind = "prepare"
+		tx.Changes = d.endStreamed(tx.XID)
+	case 'K':
+		tx.Kind = "commit prepared"
+	case 'r':
+		tx.Kind = "rollback prepared"
+	}
+	return tx, nil
+}
+
+// decodeStreamed reads the messages about transactions in progress.
+func (d *pgoutputDecoder) decodeStreamed(kind byte, r *reader) (*Tx, error) {
+	if kind == 'E' {
+		d.block = nil
+		return nil, nil
+	}
+	xid := r.uint32()
+	switch kind {
+	case 'S':
+		if d.streamed[xid] == nil {
+			d.streamed[xid] = &streamedTx{}
+		}
+		d.block = d.streamed[xid]
+	case 'A':
+		if subxid := r.uint32(); subxid == xid {
+			delete(d.streamed, xid)
+		} else if s := d.streamed[xid]; s != nil {
+			s.abort(subxid)
+		}
+	case 'c':
 		r.byte()
 		r.uint64()
-		end := LSN(r.uint64())
-		r.uint64()
-		name := "commit prepared"
-		if kind == 'r' {
-			name = "rollback prepared"
-			r.uint64()
-		}
-		return &Tx{Kind: name, End: end, XID: r.uint32(), GID: r.string()}, nil
+		return &Tx{XID: xid, Kind: "commit", End: LSN(r.uint64()), Changes: d.endStreamed(xid)}, nil
+	}
+	return nil, nil
+}
+
+func (d *pgoutputDecoder) endStreamed(xid uint32) []Change {
+	s := d.streamed[xid]
+	delete(d.streamed, xid)
+	if s == nil {
+		return nil
+	}
+	return s.changes
+}
+
+// decodeChange reads the messages inside of a transaction, and of relations.
+func (d *pgoutputDecoder) decodeChange(kind byte, position LSN, r *reader) (*Tx, error) {
+	var xid uint32
+	if d.block != nil {
+		xid = r.uint32()
+	}
+	switch kind {
 	case 'R':
 		id := r.uint32()
 		rel := pgoutputRelation{name: r.string() + "." + r.string()}
@@ -165,23 +247,23 @@ func (d *pgoutputDecoder) decode(position LSN, data []byte) (tx *Tx, err error) 
 	case 'I':
 		rel := d.relations[r.uint32()]
 		r.byte()
-		return nil, d.add(Change{Kind: "insert", Relation: rel.name, Row: r.tuple(rel)})
+		return nil, d.add(xid, Change{Kind: "insert", Relation: rel.name, Row: r.tuple(rel)})
 	case 'U':
 		rel := d.relations[r.uint32()]
 		if tag := r.byte(); tag != 'N' {
 			r.tuple(rel)
 			r.byte()
 		}
-		return nil, d.add(Change{Kind: "update", Relation: rel.name, Row: r.tuple(rel)})
+		return nil, d.add(xid, Change{Kind: "update", Relation: rel.name, Row: r.tuple(rel)})
 	case 'D':
 		rel := d.relations[r.uint32()]
 		r.byte()
-		return nil, d.add(Change{Kind: "delete", Relation: rel.name, Row: r.tuple(rel)})
+		return nil, d.add(xid, Change{Kind: "delete", Relation: rel.name, Row: r.tuple(rel)})
 	case 'T':
 		n := r.uint32()
 		r.byte()
 		for range n {
-			if err := d.add(Change{Kind: "truncate", Relation: d.relations[r.uint32()].name}); err != nil {
+			if err := d.add(xid, Change{Kind: "truncate", Relation: d.relations[r.uint32()].name}); err != nil {
 				return nil, err
 			}
 		}
@@ -194,19 +276,21 @@ func (d *pgoutputDecoder) decode(position LSN, data []byte) (tx *Tx, err error) 
 		if !transactional {
 			return &Tx{Kind: "message", End: position, Changes: []Change{change}}, nil
 		}
-		return nil, d.add(change)
-	case 'Y', 'O': // type, origin
-		return nil, nil
+		return nil, d.add(xid, change)
 	default:
 		return nil, fmt.Errorf("pgoutput: unknown message %q", kind)
 	}
 }
 
-func (d *pgoutputDecoder) add(change Change) error {
-	if d.tx == nil {
+func (d *pgoutputDecoder) add(xid uint32, change Change) error {
+	switch {
+	case d.block != nil:
+		d.block.changes, d.block.xids = append(d.block.changes, change), append(d.block.xids, xid)
+	case d.tx != nil:
+		d.tx.Changes = append(d.tx.Changes, change)
+	default:
 		return errors.New("pgoutput: a change outside of a transaction")
 	}
-	d.tx.Changes = append(d.tx.Changes, change)
 	return nil
 }
 

@@ -18,12 +18,14 @@ WHERE p.pronamespace = 'replsync'::regnamespace AND has_function_privilege('publ
 SELECT c.relname FROM pg_class c
 WHERE c.relnamespace = 'replsync'::regnamespace AND has_table_privilege('public', c.oid, 'SELECT');
 
--- pg_monitor reads the views
+-- pg_monitor reads the views and the checks
 CREATE ROLE replsync_monitor IN ROLE pg_monitor;
 SET ROLE replsync_monitor;
 SELECT count(*) FROM replsync.slot_status;
-SELECT kind, state FROM replsync.worker_status;
+SELECT kind, state FROM replsync.worker_status WHERE kind = 'slots';
 SELECT count(*) FROM replsync.progress;
+SELECT check_name, object, ok, detail, hint FROM replsync.failover_check();
+SELECT replsync.failover_ready();
 SELECT * FROM replsync.sync_slots();
 SELECT replsync.drop_slots();
 SELECT replsync.reset_statistics();
@@ -48,7 +50,7 @@ DROP ROLE replsync_monitor;
 SELECT * FROM replsync.sync_slots();
 SELECT replsync.drop_slots();
 SELECT count(*) FROM replsync.slot_status;
-SELECT kind, pid > 0 AS has_pid, database, state, cycles, last_error FROM replsync.worker_status;
+SELECT kind, pid > 0 AS has_pid, database, state, cycles, last_error FROM replsync.worker_status WHERE kind = 'slots';
 SELECT replsync.reset_statistics();
 
 -- the files of logical decoding, and no others

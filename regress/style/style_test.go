@@ -6,7 +6,9 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -38,4 +40,27 @@ func TestGoroutinesAreStartedBySafego(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.NotZero(t, files)
+}
+
+// The tests that CONTRIBUTING.md names for the hazards are there.
+func TestHazardsNameTests(t *testing.T) {
+	var code strings.Builder
+	for _, dir := range []string{"../../gosrc", ".."} {
+		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			code.Write(content)
+			return err
+		})
+		require.NoError(t, err)
+	}
+	text, err := os.ReadFile("../../CONTRIBUTING.md")
+	require.NoError(t, err)
+	named := regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]+)`").FindAllStringSubmatch(string(text), -1)
+	require.NotEmpty(t, named)
+	for _, name := range named {
+		require.True(t, strings.Contains(code.String(), "func "+name[1]+"(t *testing.T)"), name[1])
+	}
 }

@@ -19,9 +19,14 @@ import (
 
 var errShortAnswer = errors.New("answer of the shim is too short")
 
+// bytesOf shows a C struct as bytes.
+func bytesOf[T any](v *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
+}
+
 // raw returns the bytes of a C struct, for the queue.
 func raw[T any](v *T) []byte {
-	return bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)))
+	return bytes.Clone(bytesOf(v))
 }
 
 // cooked reads a C struct from the bytes of an answer.
@@ -42,9 +47,7 @@ func put(field []C.char, s string) {
 		}
 		s = s[:max]
 	}
-	for i := range len(s) {
-		field[i] = C.char(s[i])
-	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(field))), len(field)), s)
 }
 
 // putOutcome says how something ended; a nil error is success.
@@ -60,14 +63,11 @@ func putOutcome(c *C.CoreOutcome, err error) {
 }
 
 func get(field []C.char) string {
-	var b strings.Builder
-	for _, c := range field {
-		if c == 0 {
-			break
-		}
-		b.WriteByte(byte(c))
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(field))), len(field))
+	if end := bytes.IndexByte(b, 0); end >= 0 {
+		b = b[:end]
 	}
-	return b.String()
+	return string(b)
 }
 
 // nulList joins texts, each followed by a NUL.
@@ -104,6 +104,7 @@ var slotFlags = []struct {
 	{C.CORE_SLOT_SYNCED, func(s *host.Slot) *bool { return &s.Synced }},
 	{C.CORE_SLOT_MARKED, func(s *host.Slot) *bool { return &s.Marked }},
 	{C.CORE_SLOT_INVALIDATED, func(s *host.Slot) *bool { return &s.Invalidated }},
+	{C.CORE_SLOT_UNSAVED, func(s *host.Slot) *bool { return &s.Unsaved }},
 }
 
 func slotToC(s host.Slot) []byte {
@@ -116,6 +117,7 @@ func slotToC(s host.Slot) []byte {
 	c.two_phase_at = C.uint64_t(s.TwoPhaseAt)
 	c.catalog_xmin = C.uint32_t(s.CatalogXmin)
 	c.database = C.uint32_t(s.Database)
+	c.index = C.int32_t(s.Index)
 	for _, f := range slotFlags {
 		if *f.field(&s) {
 			c.flags |= f.bit
@@ -142,6 +144,7 @@ func slotsFromC(b []byte) ([]host.Slot, error) {
 			TwoPhaseAt:        host.LSN(c.two_phase_at),
 			CatalogXmin:       host.XID(c.catalog_xmin),
 			ActivePID:         int32(c.active_pid),
+			Index:             int32(c.index),
 		}
 		for _, f := range slotFlags {
 			*f.field(&s) = c.flags&f.bit != 0
@@ -169,6 +172,7 @@ func recoveryFromC(b []byte) (host.Recovery, error) {
 		PromoteTriggered: c.promote_triggered != 0,
 		LogicalDecoding:  c.logical_decoding != 0,
 		ReloadTime:       time.UnixMicro(int64(c.reload_time)),
+		FeedbackLapses:   uint32(c.feedback_lapses),
 	}, nil
 }
 
@@ -182,6 +186,7 @@ func wakeupFromC(b []byte) (host.Wakeup, error) {
 		Reload:   c.reasons&C.CORE_WAKE_RELOAD != 0,
 		Sync:     c.reasons&C.CORE_WAKE_SYNC != 0,
 		Cancel:   c.reasons&C.CORE_WAKE_CANCEL != 0,
+		News:     c.reasons&C.CORE_WAKE_NEWS != 0,
 		Command:  host.Command(c.command),
 		Argument: get(c.argument[:]),
 	}, nil
@@ -197,15 +202,16 @@ func passToC(p host.Pass) []byte {
 		c.full = 1
 	}
 	putOutcome(&c.outcome, p.Err)
-	b := raw(&c)
+	b := make([]byte, 0, int(unsafe.Sizeof(c))+len(p.Slots)*int(unsafe.Sizeof(C.CoreSlotStatus{})))
+	b = append(b, bytesOf(&c)...)
 	for i := range p.Slots {
-		b = append(b, statusToC(&p.Slots[i])...)
+		status := statusToC(&p.Slots[i])
+		b = append(b, bytesOf(&status)...)
 	}
 	return b
 }
 
-func statusToC(s *host.SlotStatus) []byte {
-	var c C.CoreSlotStatus
+func statusToC(s *host.SlotStatus) (c C.CoreSlotStatus) {
 	put(c.name[:], s.Name)
 	put(c.database[:], s.Database)
 	put(c.plugin[:], s.Plugin)
@@ -221,7 +227,23 @@ func statusToC(s *host.SlotStatus) []byte {
 	if !s.LastSyncAt.IsZero() {
 		c.last_sync_at = C.int64_t(s.LastSyncAt.UnixMicro())
 	}
-	return raw(&c)
+	return c
+}
+
+func checkToC(rows []host.CheckRow) []byte {
+	var b []byte
+	for _, r := range rows {
+		ok := ""
+		switch {
+		case r.OK == nil:
+		case *r.OK:
+			ok = "t"
+		default:
+			ok = "f"
+		}
+		b = append(b, nulList(ok, r.Name, r.Object, strings.ToValidUTF8(r.Detail, "?"), strings.ToValidUTF8(r.Hint, "?"))...)
+	}
+	return b
 }
 
 func commandResultToC(value int64, err error) []byte {

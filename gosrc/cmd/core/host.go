@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
@@ -42,14 +43,27 @@ func (s shim) Log(ctx context.Context, level host.Level, m host.Message) error {
 	return s.do(ctx, C.CORE_LOG, logToC(level, m))
 }
 
-// longNap is one before which it pays to give memory back to the system: that costs a garbage collection.
-const longNap = time.Second
+// longNap is one before which it may pay to give memory back to the system: that costs a garbage collection, so it is done
+// once in freePause.
+const (
+	longNap   = time.Second
+	freePause = time.Minute
+)
+
+// freed is when memory was given back last, in nanoseconds since 1970.
+var freed atomic.Int64
 
 func (s shim) Nap(ctx context.Context, timeout time.Duration, show host.State) (host.Wakeup, error) {
-	if timeout < 0 || timeout >= longNap {
+	now := time.Now().UnixNano()
+	if last := freed.Load(); (timeout < 0 || timeout >= longNap) && now-last >= int64(freePause) {
+		freed.Store(now)
 		debug.FreeOSMemory()
 	}
 	return ask(ctx, s, C.CORE_NAP, napToC(timeout, show), wakeupFromC)
+}
+
+func (s shim) EndNap(ctx context.Context) error {
+	return s.do(ctx, C.CORE_WAKE, nil)
 }
 
 func (s shim) Settings(ctx context.Context, names ...string) ([]string, error) {
@@ -94,8 +108,36 @@ func (s shim) UpdateSlot(ctx context.Context, slot host.Slot) error {
 	return s.do(ctx, C.CORE_SLOT_UPDATE, slotToC(slot))
 }
 
+func (s shim) MoveSlots(ctx context.Context, slots []host.Slot) ([]host.Move, error) {
+	var data []byte
+	for _, slot := range slots {
+		data = append(data, slotToC(slot)...)
+	}
+	return ask(ctx, s, C.CORE_SLOT_MOVE, data, func(b []byte) ([]host.Move, error) {
+		if len(b) != len(slots) {
+			return nil, errShortAnswer
+		}
+		moves := make([]host.Move, len(b))
+		for i := range b {
+			moves[i] = host.Move(b[i])
+		}
+		return moves, nil
+	})
+}
+
+func (s shim) SaveSlot(ctx context.Context, slot host.Slot) error {
+	return s.do(ctx, C.CORE_SLOT_SAVE, slotToC(slot))
+}
+
 func (s shim) DropSlot(ctx context.Context, name string) error {
 	return s.do(ctx, C.CORE_SLOT_DROP, slotToC(host.Slot{Name: name}))
+}
+
+func (s shim) DropPromoted(ctx context.Context, name string) error {
+	var c C.CoreSlot
+	put(c.name[:], name)
+	c.flags = C.CORE_SLOT_PROMOTED
+	return s.do(ctx, C.CORE_SLOT_DROP, raw(&c))
 }
 
 func (s shim) WALAvailable(ctx context.Context, lsn host.LSN) (bool, error) {
@@ -122,6 +164,14 @@ func (s shim) PassDone(ctx context.Context, pass host.Pass) error {
 
 func (s shim) CommandDone(ctx context.Context, value int64, err error) error {
 	return s.do(ctx, C.CORE_COMMAND_DONE, commandResultToC(value, err))
+}
+
+func (s shim) AwaitCheck(ctx context.Context) error {
+	return s.do(ctx, C.CORE_CHECK_WAIT, nil)
+}
+
+func (s shim) CheckDone(ctx context.Context, rows []host.CheckRow) error {
+	return s.do(ctx, C.CORE_CHECK_DONE, checkToC(rows))
 }
 
 func (s shim) Query(ctx context.Context, sql string) (host.Rows, error) {

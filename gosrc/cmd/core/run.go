@@ -43,13 +43,17 @@ func run(kind, argument string, wakeupFD int, memoryLimit int64) bool {
 		// The only error is EAGAIN, when the counter is full: the main thread is awake then.
 		_, _ = syscall.Write(wakeupFD, binary.NativeEndian.AppendUint64(nil, 1))
 	})
-	safego.Go(func() error { return supervise(w, shim{&requests}, argument) }, nil)
+	tell := slotsFailed
+	if kind == sequencesKind {
+		tell = sequencesFailed
+	}
+	safego.Go(func() error { return supervise(w, tell, shim{&requests}, argument) }, nil)
 	return true
 }
 
 // supervise keeps the work going. Work that returns nil asks for a new process; after an error it begins anew in
 // this one.
-func supervise(w work, s shim, argument string) error {
+func supervise(w work, tell failed, s shim, argument string) error {
 	ctx := context.Background()
 	for complaint := ""; ; {
 		err := safego.Do(func() error { return w(ctx, s, argument) })
@@ -57,14 +61,21 @@ func supervise(w work, s shim, argument string) error {
 			return s.exit()
 		}
 		complaint = report(ctx, s, err, complaint)
-		if err := pause(ctx, s, err); err != nil {
+		if err := tell(ctx, s, err); err != nil {
 			return err
 		}
 	}
 }
 
-// pause waits before the work begins anew, and tells those who want something meanwhile why it ended.
-func pause(ctx context.Context, s shim, why error) error {
+// failed publishes why the work ended, and waits before it begins anew: it tells those who want something
+// meanwhile.
+type failed func(ctx context.Context, s shim, why error) error
+
+// slotsFailed is for the slot worker.
+func slotsFailed(ctx context.Context, s shim, why error) error {
+	// A command may have been under way.
+	_ = s.CommandDone(ctx, 0, why)
+	_ = s.PassDone(ctx, host.Pass{State: host.Blocked, Err: why})
 	wake, err := s.Nap(ctx, retryAfter, host.Blocked)
 	if err == nil && wake.Command != host.NoCommand {
 		err = s.CommandDone(ctx, 0, why)
@@ -75,8 +86,22 @@ func pause(ctx context.Context, s shim, why error) error {
 	return err
 }
 
-// report publishes why the work ended, for the views and those who wait for a pass, and for the log unless it says
-// so already. It returns what the log says.
+// sequencesFailed is for a sequence worker.
+func sequencesFailed(ctx context.Context, s shim, why error) error {
+	_ = s.CycleDone(ctx, 0, why)
+	_, err := s.Nap(ctx, retryAfter, host.Blocked)
+	for err == nil {
+		r, ok, takeErr := s.TakeRequest(ctx)
+		if takeErr != nil || !ok {
+			// It waits on, until the work begins anew.
+			return nil
+		}
+		_, err = s.Answer(ctx, r.ID, nil, true, why)
+	}
+	return err
+}
+
+// report logs why the work ended unless the log says so already. It returns what the log says.
 func report(ctx context.Context, s shim, err error, logged string) string {
 	m := host.Describe(err)
 	if m.Text != logged {
@@ -87,8 +112,5 @@ func report(ctx context.Context, s shim, err error, logged string) string {
 		}
 		_ = s.Log(ctx, host.Warning, line)
 	}
-	// A command may have been under way.
-	_ = s.CommandDone(ctx, 0, err)
-	_ = s.PassDone(ctx, host.Pass{State: host.Blocked, Err: err})
 	return m.Text
 }

@@ -30,6 +30,14 @@ type Options struct {
 
 	Env Environment
 
+	// Restricted is for a string of someone who is no superuser: neither the environment of the server's account nor files
+	// that hold passwords are used. A string that names such a file is refused.
+	Restricted bool
+
+	// MustUsePassword asks for a password in the string itself, and for a server that wants it (libpqrcv_connect): someone
+	// who is no superuser must not connect as whoever the server's account may be elsewhere.
+	MustUsePassword bool
+
 	// Warn is called with what libpq would print to standard error, in every Parse and not later. It may be nil.
 	Warn func(msg string)
 }
@@ -49,6 +57,7 @@ type Config struct {
 
 	passfile      string // where the password would come from, if not from the string
 	passwordGiven bool
+	mustUse       bool // see Options.MustUsePassword
 }
 
 // Parse reads a connection string in keyword/value or URI form. Its errors are of type [*Error].
@@ -59,6 +68,12 @@ func Parse(connString string, opts Options) (*Config, error) {
 	given, err := parseString(connString)
 	if err != nil {
 		return nil, err
+	}
+	if err := opts.checkOwner(given); err != nil {
+		return nil, err
+	}
+	if opts.Restricted {
+		opts.Env = opts.Env.restricted()
 	}
 	s, err := resolve(given, opts.Env)
 	if err != nil {
@@ -74,6 +89,7 @@ func Parse(connString string, opts Options) (*Config, error) {
 		timeout: opts.connectTimeout(s),
 		tcp:     s.tcpOptions(),
 		mode:    s["sslmode"],
+		mustUse: opts.MustUsePassword,
 	}
 	if c.targets, err = s.targets(opts.Env.socketDir()); err != nil {
 		return nil, err

@@ -189,9 +189,14 @@ func (c *Config) attempt(ctx context.Context, t target, addr string, way encrypt
 	if way == encrypted {
 		config.TLSConfig = c.tls.config(t.host)
 	}
+	config.BuildFrontend = progress.frontend
 
 	conn, err := pgx.ConnectConfig(ctx, config)
-	if err == nil {
+	switch {
+	case err == nil && c.mustUse && !progress.passwordUsed.Load():
+		closeNow(conn)
+		return nil, &failure{target: t, addr: addr, err: errPasswordNotUsed(), next: giveUp}
+	case err == nil:
 		return conn, nil
 	}
 	return nil, classify(ctx, &progress, &failure{target: t, addr: addr, err: withoutConfig(err)})
@@ -199,8 +204,9 @@ func (c *Config) attempt(ctx context.Context, t target, addr string, way encrypt
 
 // progress tells how far an attempt came. A cancel request of the finished connection still calls in here.
 type progress struct {
-	dialed  atomic.Bool
-	secured atomic.Bool
+	dialed       atomic.Bool
+	secured      atomic.Bool
+	passwordUsed atomic.Bool
 }
 
 // secure completes the TLS handshake, which pgx leaves to the first message, so that a failed one can be told from what

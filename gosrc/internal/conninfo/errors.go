@@ -12,6 +12,7 @@ const (
 	codeQueryCanceled    = "57014" // query_canceled
 	codeInternal         = "XX000" // internal_error
 	codeInvalidPassword  = "28P01"
+	codePasswordRequired = "2F003" // prohibited_sql_statement_attempted, as core's libpqrcv_connect
 	codeNoSuchDatabase   = "3D000"
 	codeNoPrivilege      = "42501"
 	codeCannotConnectNow = "57P03"

@@ -94,6 +94,9 @@ func (c *Config) newConnectError(ctx context.Context, failures []*failure) *Erro
 		}
 	case errors.As(last.err, &ours):
 		e.Code, e.Hint = ours.Code, ours.Hint
+		if ours.Code == codePasswordRequired {
+			e.Message, e.Detail = ours.Message, ours.Detail
+		}
 	}
 	return e
 }

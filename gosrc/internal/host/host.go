@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Host is the server this core runs in.
-type Host interface {
+// Server is what every kind of worker asks of its server.
+type Server interface {
 	// Log writes to the server log.
 	Log(ctx context.Context, level Level, msg Message) error
 
@@ -30,6 +30,20 @@ type Host interface {
 
 	// Recovery returns where this server stands.
 	Recovery(ctx context.Context) (Recovery, error)
+
+	// Progress shows how far a pass has come.
+	Progress(ctx context.Context, phase string, done, total int) error
+
+	// Query runs one SQL statement in a transaction of its own, in the database of the worker.
+	Query(ctx context.Context, sql string) (Rows, error)
+}
+
+// Host is the server that the slot worker runs in.
+type Host interface {
+	Server
+
+	// EndNap ends the nap under way, or the next one.
+	EndNap(ctx context.Context) error
 
 	// Slots lists all replication slots.
 	Slots(ctx context.Context) ([]Slot, error)
@@ -51,9 +65,23 @@ type Host interface {
 	// the marker alone is written, also of a slot in use.
 	UpdateSlot(ctx context.Context, slot Slot) error
 
-	// DropSlot drops a copy of ours, also a synced one in recovery. A slot that has no marker and is not, on 17
-	// and later, a failover slot on a standby is refused.
+	// MoveSlots moves copies of ours, in memory alone: of each the three positions go forward, and nothing else differs from
+	// what it was listed as. What the old position requires is kept until SaveSlot has brought the new one to
+	// disk.
+	MoveSlots(ctx context.Context, slots []Slot) ([]Move, error)
+
+	// SaveSlot brings a copy to disk that was to move, with what is left of the move. Without Unsaved it goes on to ask the
+	// primary for the catalog rows that the old position required. It fails with ErrCode "42704" where the
+	// slot is not that copy any more, "55006" if it is in the way of what is left that it is in use.
+	SaveSlot(ctx context.Context, slot Slot) error
+
+	// DropSlot drops a copy of ours, also a synced one in recovery. A slot that has no marker is refused unless it was made while
+	// this server was a primary, as a failover slot (17 and later) or any slot on 15 must have been. So is any ("55000") once this
+	// server is being promoted or was.
 	DropSlot(ctx context.Context, name string) error
+
+	// DropPromoted drops a copy on a server that was promoted.
+	DropPromoted(ctx context.Context, name string) error
 
 	// WALAvailable tells whether the segment of lsn is here and not being removed.
 	WALAvailable(ctx context.Context, lsn LSN) (bool, error)
@@ -61,17 +89,17 @@ type Host interface {
 	// RequestFeedback makes the walreceiver send hot standby feedback at once, by a SIGHUP.
 	RequestFeedback(ctx context.Context) error
 
-	// Progress shows how far a pass has come.
-	Progress(ctx context.Context, phase string, done, total int) error
-
 	// PassDone publishes what a pass found, for the views and the callers of sync_slots().
 	PassDone(ctx context.Context, pass Pass) error
 
 	// CommandDone answers the command that the last Wakeup carried.
 	CommandDone(ctx context.Context, value int64, err error) error
 
-	// Query runs one SQL statement in a transaction of its own, in the database of the worker.
-	Query(ctx context.Context, sql string) (Rows, error)
+	// AwaitCheck waits until somebody calls failover_check(), whatever else the worker does meanwhile.
+	AwaitCheck(ctx context.Context) error
+
+	// CheckDone answers those who had called when AwaitCheck returned.
+	CheckDone(ctx context.Context, rows []CheckRow) error
 }
 
 // Rows is a result in text form; nil is NULL.
@@ -102,9 +130,9 @@ const (
 
 // Wakeup says why a nap ended.
 type Wakeup struct {
-	Timeout, Reload, Sync, Cancel bool
-	Command                       Command
-	Argument                      string
+	Timeout, Reload, Sync, Cancel, News bool
+	Command                             Command
+	Argument                            string
 }
 
 // Command is something a SQL function asked for, other than a pass.
@@ -130,6 +158,7 @@ type Recovery struct {
 	PromoteTriggered bool
 	LogicalDecoding  bool // a logical slot could work here
 	ReloadTime       time.Time
+	FeedbackLapses   uint32 // how often hot standby feedback was found to be off
 }
 
 // Slot is a replication slot of this server.
@@ -149,12 +178,25 @@ type Slot struct {
 	Synced            bool // 17 and later
 	Invalidated       bool
 	Invalidation      string // core's word for the cause
+	// Unsaved slots have a RestartLSN or a CatalogXmin that disk has not. Given to UpdateSlot, the slot is written in any case.
+	Unsaved bool
+	Index   int32 // a hint for the shim
 
 	// Marked slots are copies that replsync made. Marker is kept in the slot's directory, so that it
 	// dies with the slot and is left out of base backups; at most 255 bytes.
 	Marked bool
 	Marker string
 }
+
+// Move is what became of a slot that was to move.
+type Move uint8
+
+// Moves, as in core_api.h.
+const (
+	MoveRefused   Move = iota // UpdateSlot does it, or says why not
+	MoveConfirmed             // ConfirmedFlushLSN alone
+	MoveAll
+)
 
 // Pass is the outcome of one pass over the slots.
 type Pass struct {

@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// WriteMapping makes the mapping file of that name durable with at least that content. A nil content is a file that is
-// no longer there.
+// WriteMapping writes the mapping file of that name with at least that content; it is durable after Sync. A nil content is
+// a file that is no longer there.
 func (s *Store) WriteMapping(name string, content []byte) error {
 	if _, err := ParseMappingName(name); err != nil {
 		return err
@@ -47,7 +47,8 @@ func (s *Store) merge(path string, content []byte) error {
 	if err = errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	s.unsynced[filepath.Dir(path)] = true
+	return nil
 }
 
 func beginsWith(file io.ReaderAt, content []byte) (bool, error) {

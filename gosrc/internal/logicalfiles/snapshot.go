@@ -46,7 +46,7 @@ func (s *Store) HasSnapshot(lsn host.LSN) bool {
 	return err == nil
 }
 
-// WriteSnapshot makes the snapshot file at lsn durable with that content.
+// WriteSnapshot writes the snapshot file at lsn; it is durable after Sync.
 func (s *Store) WriteSnapshot(lsn host.LSN, content []byte) error {
 	name := SnapshotName(lsn)
 	if err := CheckSnapshot(content); err != nil {
@@ -61,10 +61,10 @@ func (s *Store) WriteSnapshot(lsn host.LSN, content []byte) error {
 }
 
 // replace writes a file under another name, so that no reader and no crash ever meets half of it. An equal file is made
-// durable only: the server may have written it a moment ago.
+// durable only: the server may have written it a moment ago. Its name is left to Sync.
 func (s *Store) replace(path string, content []byte) error {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
-		return syncFile(path)
+		return s.syncFile(path)
 	}
 	// Checkpoints remove what begins like a snapshot and is old (CheckPointSnapBuild); a leftover goes with it.
 	tmp := path + ".replsync.tmp"
@@ -86,10 +86,11 @@ func (s *Store) replace(path string, content []byte) error {
 		_ = os.Remove(tmp)
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	s.unsynced[filepath.Dir(path)] = true
+	return nil
 }
 
-func syncFile(path string) error {
+func (s *Store) syncFile(path string) error {
 	file, err := os.Open(path)
 	if err != nil {
 		return err
@@ -97,5 +98,6 @@ func syncFile(path string) error {
 	if err := errors.Join(file.Sync(), file.Close()); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	s.unsynced[filepath.Dir(path)] = true
+	return nil
 }

@@ -16,6 +16,8 @@ type Store struct {
 
 	// recent files, and what was written: see Recheck.
 	recent map[string][]byte
+
+	unsynced map[string]bool // directories with names that a crash may take back
 }
 
 // Open looks at a data directory. Files get the mode that the server gives its own: readable by the group if the data
@@ -30,6 +32,7 @@ func Open(dataDir string) (*Store, error) {
 		mappings:  filepath.Join(dataDir, "pg_logical", "mappings"),
 		mode:      0o600,
 		recent:    map[string][]byte{},
+		unsynced:  map[string]bool{},
 	}
 	if info.Mode().Perm()&0o050 == 0o050 {
 		s.mode = 0o640
@@ -65,7 +68,18 @@ func (s *Store) Recheck() (int, error) {
 		}
 		lost++
 	}
-	return lost, nil
+	return lost, s.Sync()
+}
+
+// Sync makes the names of all files durable that were written. What they hold is already.
+func (s *Store) Sync() error {
+	for dir := range s.unsynced {
+		if err := syncDir(dir); err != nil {
+			return fmt.Errorf("could not fsync directory %q: %w", filepath.Base(dir), err)
+		}
+		delete(s.unsynced, dir)
+	}
+	return nil
 }
 
 // syncDir makes the names in a directory durable.

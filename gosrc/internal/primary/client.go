@@ -27,7 +27,11 @@ type Client struct {
 	conn     *pgx.Conn
 	major    int
 	access   access
-	twoPhase bool // the last read showed a slot that decodes prepared transactions
+	twoPhase bool            // the last read showed a slot that decodes prepared transactions
+	base     map[string]Slot // what the session was shown, if by the extension
+	slots    []Slot          // of them, by name
+	watch    *watch
+	noWatch  bool // it was refused
 	user     string
 	database string
 }
@@ -51,6 +55,8 @@ func (c *Client) Close() {
 	if c.conn == nil {
 		return
 	}
+	c.stopWatch()
+	c.base, c.noWatch = nil, false
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	_ = c.conn.Close(ctx)
@@ -60,6 +66,7 @@ func (c *Client) Close() {
 // do runs f with a connection and an end. After an error that leaves the connection in doubt it is closed. what
 // completes "could not ...".
 func (c *Client) do(ctx context.Context, what string, f func(context.Context, *pgx.Conn) error) error {
+	c.stopWatch()
 	if err := c.open(ctx); err != nil {
 		return err
 	}
@@ -69,6 +76,7 @@ func (c *Client) do(ctx context.Context, what string, f func(context.Context, *p
 	if err == nil {
 		return nil
 	}
+	c.base = nil // what the session was shown may not have arrived
 	if !isServerError(err) || c.conn.IsClosed() {
 		c.Close()
 	}
@@ -86,7 +94,7 @@ func (c *Client) open(ctx context.Context) error {
 		}
 		return err
 	}
-	c.conn = conn
+	c.conn, c.base, c.noWatch = conn, nil, false
 	if err := c.prepare(ctx); err != nil {
 		c.Close()
 		return c.describe(ctx, "set up a session", err)

@@ -65,7 +65,8 @@ func (c *Client) GrantHint() string {
 	role := QuoteIdentifier(c.user)
 	return fmt.Sprintf("In database %s of the primary, run CREATE EXTENSION replsync if it is not there, then "+
 		"GRANT USAGE ON SCHEMA replsync TO %s; "+
-		"GRANT EXECUTE ON FUNCTION replsync.logical_snapshot(pg_lsn), replsync.logical_mappings(oid, pg_lsn), "+
-		"replsync.logical_slot_two_phase_at(name) TO %s;",
+		"GRANT EXECUTE ON ROUTINE replsync.logical_snapshot(pg_lsn), replsync.logical_mappings(oid, pg_lsn), "+
+		"replsync.logical_slot_two_phase_at(name), replsync.logical_slots(boolean), "+
+		"replsync.wait_for_slot_change(integer) TO %s;",
 		QuoteIdentifier(c.database), role, role)
 }

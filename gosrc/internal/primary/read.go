@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +50,13 @@ func (c *Client) read(ctx context.Context, physicalSlot string) (*State, error) 
 	err := c.do(ctx, "read the replication slots", func(ctx context.Context, conn *pgx.Conn) error {
 		batch := &pgx.Batch{}
 		batch.Queue(serverSQL(c.major), physicalSlot)
-		batch.Queue(slotsSQL(c.major, c.twoPhaseWay()))
+		changed := c.access.slots
+		if changed {
+			batch.Queue(changedSlotsSQL, strconv.FormatBool(c.base != nil))
+		} else {
+			c.base = nil
+			batch.Queue(slotsSQL(c.major, c.twoPhaseWay()))
+		}
 		batch.Queue(accessSQL)
 		results := conn.SendBatch(ctx, batch)
 		defer func() { _ = results.Close() }()
@@ -58,8 +65,14 @@ func (c *Client) read(ctx context.Context, physicalSlot string) (*State, error) 
 		if state, err = readServer(results); err != nil {
 			return err
 		}
-		if state.Slots, err = readSlots(results); err != nil {
+		slots, err := readSlots(results)
+		if err != nil {
 			return err
+		}
+		if changed {
+			state.Slots = c.merge(slots)
+		} else {
+			state.Slots = made(slots)
 		}
 		if c.access, err = readAccess(results, c.major); err != nil {
 			return err
@@ -79,9 +92,9 @@ type results interface {
 }
 
 func readServer(r results) (*State, error) {
-	var recovery, version, level, system, start string
-	var timeline, slot, xmin, catalogXmin, pid, backendStart *string
-	err := r.QueryRow().Scan(&recovery, &version, &level, &system, &start, &timeline, &slot, &xmin, &catalogXmin, &pid, &backendStart)
+	var recovery, version, level, system, start, primarySlot, feedback string
+	var timeline, xmins, slot, xmin, catalogXmin, pid, backendStart *string
+	err := r.QueryRow().Scan(&recovery, &version, &level, &system, &start, &timeline, &primarySlot, &feedback, &xmins, &slot, &xmin, &catalogXmin, &pid, &backendStart)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +106,9 @@ func readServer(r results) (*State, error) {
 		SystemIdentifier: uint64(p.int(system)),
 		Timeline:         p.timeline(timeline),
 		PostmasterStart:  start,
+		PrimarySlotName:  primarySlot,
+		Feedback:         p.bool(feedback),
+		OldestXmin:       p.oldest(text(xmins)),
 		Physical: PhysicalSlot{
 			Exists:      slot != nil,
 			Xmin:        p.xid(xmin),
@@ -105,8 +121,6 @@ func readServer(r results) (*State, error) {
 	return s, p.err
 }
 
-// readSlots leaves out slots that are still being made: ReplicationSlotReserveWal and DecodingContextFindStartpoint set
-// the three values one after another, and an invalidated slot loses restart_lsn (WAL) or catalog_xmin.
 func readSlots(r results) ([]Slot, error) {
 	rows, err := r.Query()
 	if err != nil {
@@ -115,61 +129,93 @@ func readSlots(r results) ([]Slot, error) {
 	defer rows.Close()
 	var slots []Slot
 	for rows.Next() {
-		slot, made, err := readSlot(rows)
+		slot, err := readSlot(rows)
 		if err != nil {
 			return nil, err
 		}
-		if made {
-			slots = append(slots, slot)
-		}
+		slots = append(slots, slot)
 	}
-	slices.SortFunc(slots, func(a, b Slot) int { return cmp.Compare(a.Name, b.Name) })
 	return slots, rows.Err()
 }
 
-func readSlot(row pgx.Row) (slot Slot, made bool, err error) {
-	var name, plugin, oid, twoPhase, failover string
+// made returns the slots that are complete, by name.
+func made(slots []Slot) []Slot {
+	slots = slices.DeleteFunc(slots, func(s Slot) bool { return !s.made() })
+	slices.SortFunc(slots, func(a, b Slot) int { return cmp.Compare(a.Name, b.Name) })
+	return slots
+}
+
+// made is false for a slot that is still being made: ReplicationSlotReserveWal and DecodingContextFindStartpoint set
+// the three values one after another, and an invalidated slot loses restart_lsn (WAL) or catalog_xmin.
+func (s *Slot) made() bool {
+	return s.Invalidation != "" || s.RestartLSN != 0 && s.ConfirmedFlushLSN != 0 && s.CatalogXmin != 0
+}
+
+// merge adds what has changed to what the session was shown before. A slot without a plugin is gone. What was returned before
+// stays as it is.
+func (c *Client) merge(changes []Slot) []Slot {
+	if c.base == nil {
+		c.base = make(map[string]Slot, len(changes))
+	} else if len(changes) == 0 {
+		return c.slots
+	}
+	for _, slot := range changes {
+		if slot.Plugin == "" {
+			delete(c.base, slot.Name)
+		} else {
+			c.base[slot.Name] = slot
+		}
+	}
+	c.slots = made(slices.Collect(maps.Values(c.base)))
+	return c.slots
+}
+
+func readSlot(row pgx.Row) (slot Slot, err error) {
+	var name string
+	var plugin, oid, twoPhase, failover *string
 	var database, restart, confirmed, catalogXmin, twoPhaseAt, invalidation *string
 	var state []byte
 	err = row.Scan(&name, &plugin, &database, &oid, &restart, &confirmed, &catalogXmin, &twoPhase, &twoPhaseAt,
 		&state, &failover, &invalidation)
 	if err != nil {
-		return Slot{}, false, err
+		return Slot{}, err
+	}
+	if plugin == nil {
+		return Slot{Name: name}, nil
 	}
 	var p parser
 	slot = Slot{
 		Name:              name,
-		Plugin:            plugin,
+		Plugin:            *plugin,
 		Database:          text(database),
-		DatabaseOID:       uint32(p.uint(oid, 32)),
+		DatabaseOID:       uint32(p.uint(text(oid), 32)),
 		RestartLSN:        p.lsn(restart),
 		ConfirmedFlushLSN: p.lsn(confirmed),
 		CatalogXmin:       p.xid(catalogXmin),
-		TwoPhase:          p.bool(twoPhase),
+		TwoPhase:          p.bool(text(twoPhase)),
 		TwoPhaseAt:        p.lsn(twoPhaseAt),
-		Failover:          p.bool(failover),
+		Failover:          p.bool(text(failover)),
 		Invalidation:      text(invalidation),
 	}
 	if slot.TwoPhase && state != nil {
 		// An unreadable file leaves 0, which makes this one slot wait.
 		slot.TwoPhaseAt, _ = parseTwoPhaseAt(state, name)
 	}
-	made = slot.Invalidation != "" ||
-		slot.RestartLSN != 0 && slot.ConfirmedFlushLSN != 0 && slot.CatalogXmin != 0
-	return slot, made, p.err
+	return slot, p.err
 }
 
 type access struct {
 	files    Access
 	twoPhase twoPhaseAccess
+	slots    bool // by the extension, which can wait for changes too
 }
 
 func readAccess(r results, major int) (access, error) {
-	var files, twoPhase, binary, list string
-	if err := r.QueryRow().Scan(&files, &twoPhase, &binary, &list); err != nil {
+	var files, twoPhase, slots, binary, list string
+	if err := r.QueryRow().Scan(&files, &twoPhase, &slots, &binary, &list); err != nil {
 		return access{}, err
 	}
-	var a access
+	a := access{slots: slots == "2"}
 	switch {
 	case files == "2":
 		a.files = ByExtension
@@ -230,6 +276,16 @@ func (p *parser) xid(s *string) host.XID {
 		return 0
 	}
 	return host.XID(p.uint(*s, 32))
+}
+
+// oldest reads a list and returns the oldest of it, 0 if it is empty.
+func (p *parser) oldest(list string) (oldest host.XID) {
+	for _, word := range strings.Fields(list) {
+		if x := p.xid(&word); oldest == 0 || x.Precedes(oldest) {
+			oldest = x
+		}
+	}
+	return oldest
 }
 
 func (p *parser) lsn(s *string) host.LSN {

@@ -12,8 +12,11 @@ const sessionSQL = `SELECT CURRENT_USER::pg_catalog.text, pg_catalog.current_dat
 // ones. It goes by the catalogs, since a lookup by name fails where USAGE on the schema is missing. The functions
 // themselves ask for a superuser or REPLICATION.
 const accessSQL = `
-SELECT pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.<>) 'logical_slot_two_phase_at')::pg_catalog.text,
+SELECT pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) ANY
+           (ARRAY['logical_snapshot', 'logical_mappings']::pg_catalog.name[]))::pg_catalog.text,
        pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) 'logical_slot_two_phase_at')::pg_catalog.text,
+       pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) ANY
+           (ARRAY['logical_slots', 'wait_for_slot_change']::pg_catalog.name[]))::pg_catalog.text,
        pg_catalog.has_function_privilege(
            'pg_catalog.pg_read_binary_file(pg_catalog.text,pg_catalog.int8,pg_catalog.int8,pg_catalog.bool)',
            'EXECUTE')::pg_catalog.text,
@@ -23,7 +26,8 @@ SELECT pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.<>) 'logi
   JOIN pg_catalog.pg_roles r ON r.rolname OPERATOR(pg_catalog.=) CURRENT_USER AND (r.rolsuper OR r.rolreplication)
  WHERE n.nspname OPERATOR(pg_catalog.=) 'replsync'
    AND p.proname OPERATOR(pg_catalog.=) ANY
-       (ARRAY['logical_snapshot', 'logical_mappings', 'logical_slot_two_phase_at']::pg_catalog.name[])
+       (ARRAY['logical_snapshot', 'logical_mappings', 'logical_slot_two_phase_at', 'logical_slots',
+              'wait_for_slot_change']::pg_catalog.name[])
    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
    AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')`
 
@@ -69,6 +73,10 @@ SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.text,
        pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())::pg_catalog.text,
        CASE WHEN NOT pg_catalog.pg_is_in_recovery()
             THEN pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8) END,
+       pg_catalog.current_setting('primary_slot_name'),
+       (pg_catalog.current_setting('hot_standby_feedback')::pg_catalog.bool
+        AND pg_catalog.current_setting('wal_receiver_status_interval') OPERATOR(pg_catalog.<>) '0')::pg_catalog.text,
+       (SELECT pg_catalog.string_agg(h.xmin::pg_catalog.text, ' ') FROM pg_catalog.pg_replication_slots AS h),
        s.slot_name::pg_catalog.text,
        s.xmin::pg_catalog.text,
        s.catalog_xmin::pg_catalog.text,
@@ -80,6 +88,15 @@ SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.text,
   LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) s.active_pid`
 }
 
+// inspectSQL is for a check before a failover. $1: name of the physical slot, $2: name of the parameter.
+const inspectSQL = `
+SELECT COALESCE(pg_catalog.bool_or(s.active), false)::pg_catalog.text,
+       COALESCE(pg_catalog.bool_or(s.wal_status OPERATOR(pg_catalog.=) 'lost'), false)::pg_catalog.text,
+       pg_catalog.current_setting($2::pg_catalog.text, true),
+       CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_flush_lsn() END::pg_catalog.text
+  FROM pg_catalog.pg_replication_slots AS s
+ WHERE s.slot_type OPERATOR(pg_catalog.=) 'physical' AND s.slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.text`
+
 // twoPhaseAccess is how two_phase_at is read.
 type twoPhaseAccess int
 
@@ -89,6 +106,26 @@ const (
 	twoPhaseByExtension
 	twoPhaseByStateFile
 )
+
+// changedSlotsSQL lists the logical slots by the extension, with the columns of slotsSQL; with $1 true only those that differ
+// from what the session was shown before.
+const changedSlotsSQL = `
+SELECT s.slot_name::pg_catalog.text,
+       s.plugin::pg_catalog.text,
+       s.database::pg_catalog.text,
+       s.datoid::pg_catalog.text,
+       s.restart_lsn::pg_catalog.text,
+       s.confirmed_flush_lsn::pg_catalog.text,
+       s.catalog_xmin::pg_catalog.text,
+       s.two_phase::pg_catalog.text,
+       s.two_phase_at::pg_catalog.text,
+       NULL::pg_catalog.bytea,
+       s.failover::pg_catalog.text,
+       s.invalidation_reason
+  FROM replsync.logical_slots($1::pg_catalog.bool) AS s`
+
+// watchSQL waits for a change; the time follows, in parentheses.
+const watchSQL = `CALL replsync.wait_for_slot_change`
 
 // slotsSQL lists the logical slots; its columns are those of slotRow.
 func slotsSQL(major int, twoPhase twoPhaseAccess) string {

@@ -11,8 +11,11 @@ type State struct {
 	VersionNum       int
 	WALLevel         string // the effective one on 19 and later
 	SystemIdentifier uint64
-	Timeline         uint32 // that WAL is written on; 0 in recovery
-	PostmasterStart  string // identifies the run of the server
+	Timeline         uint32   // that WAL is written on; 0 in recovery
+	PostmasterStart  string   // identifies the run of the server
+	PrimarySlotName  string   // what it streams from as a standby
+	Feedback         bool     // it sends hot standby feedback as a standby
+	OldestXmin       host.XID // the oldest xmin of all slots, this standby's included; 0: none has one
 	Physical         PhysicalSlot
 	Slots            []Slot // by name
 	Files            Access // how files can be read

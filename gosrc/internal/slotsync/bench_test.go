@@ -34,12 +34,19 @@ type fakePrimary struct {
 	onFetch   func() // before snapshots are read
 	calls     []string
 	closed    bool
+
+	inspection primary.Inspection
+	hang       bool                            // Read waits for its end
+	physical   map[string]primary.PhysicalSlot // others than that of state
 }
 
 func (p *fakePrimary) Read(ctx context.Context, physicalSlot string) (*primary.State, error) {
 	p.calls = append(p.calls, "Read "+physicalSlot)
 	if p.onRead != nil {
 		p.onRead()
+	}
+	if p.hang {
+		<-ctx.Done()
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
@@ -49,7 +56,20 @@ func (p *fakePrimary) Read(ctx context.Context, physicalSlot string) (*primary.S
 	}
 	s := p.state
 	s.Slots = slices.Clone(s.Slots)
+	if other, ok := p.physical[physicalSlot]; ok {
+		s.Physical = other
+	}
 	return &s, nil
+}
+
+func (p *fakePrimary) Inspect(ctx context.Context, physicalSlot string) (*primary.Inspection, error) {
+	state, err := p.Read(ctx, physicalSlot)
+	if err != nil {
+		return nil, err
+	}
+	found := p.inspection
+	found.State = state
+	return &found, nil
 }
 
 func (p *fakePrimary) Snapshots(ctx context.Context, lsns []host.LSN) (map[host.LSN]primary.Snapshot, error) {
@@ -88,6 +108,7 @@ func (p *fakePrimary) Mappings(ctx context.Context, sources []primary.Source, fi
 	return ctx.Err()
 }
 
+func (p *fakePrimary) Watch(context.Context, time.Duration, func()) bool { return false }
 func (p *fakePrimary) ErrNoAccess() error {
 	return host.Errorf("42501", "permission denied to read files")
 }
@@ -123,8 +144,11 @@ type bench struct {
 	dir     string
 	host    *hosttest.Fake
 	primary *fakePrimary
+	between *fakePrimary // a standby that this one streams from
 	worker  *Worker
 }
+
+const betweenConninfo = "host=between"
 
 // inBench runs a test with a clock of its own (testing/synctest): time.Sleep in it takes no time, and is exact. It is how these
 // tests let naps and timeouts go by.
@@ -166,7 +190,10 @@ func inBench(t *testing.T, major int, f func(t *testing.T, b *bench)) {
 func (b *bench) restart() {
 	files, err := logicalfiles.Open(b.dir)
 	require.NoError(b.t, err)
-	b.worker = New(b.host, files, func(context.Context, host.Host, *Settings) (Primary, error) {
+	b.worker = New(b.host, files, func(_ context.Context, _ host.Host, s *Settings) (Primary, error) {
+		if b.between != nil && s.Conninfo == betweenConninfo {
+			return b.between, nil
+		}
 		b.primary.closed = false
 		return b.primary, nil
 	})
@@ -183,8 +210,7 @@ func (b *bench) feedback(works bool) {
 
 // feed is one feedback message (PhysicalReplicationSlotNewXmin).
 func (b *bench) feed() {
-	slots, err := b.host.Slots(context.Background())
-	require.NoError(b.t, err)
+	slots := b.host.Disk()
 	if xmin := b.host.ReservedXmin(); xmin != 0 {
 		slots = append(slots, host.Slot{CatalogXmin: xmin})
 	}
@@ -210,6 +236,7 @@ func (b *bench) pass(want ...string) {
 
 func (b *bench) passErr(want ...string) error {
 	b.t.Helper()
+	b.worker.due = time.Time{}
 	_, _, err := b.turn(host.Wakeup{Timeout: true})
 	require.NoError(b.t, err)
 	passes := b.host.Passes()

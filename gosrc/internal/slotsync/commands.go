@@ -104,7 +104,7 @@ func MarkPromoted(ctx context.Context, h host.Host) (kept, dropped int, err erro
 			})
 			continue
 		case !ok || !mark.Proven || slot.Plugin == placeholder:
-			if failed = h.DropSlot(ctx, slot.Name); failed == nil {
+			if failed = h.DropPromoted(ctx, slot.Name); failed == nil {
 				dropped++
 			}
 		default:

@@ -43,7 +43,7 @@ func (p *pass) create() error {
 	for _, plan := range pending {
 		plan.wait(reasonNoSnapshot)
 	}
-	p.changed = true
+	p.again(soonPause)
 	return nil
 }
 
@@ -237,7 +237,7 @@ func (p *pass) createOne(plan *plan) {
 		slot.TwoPhaseAt = row.TwoPhaseAt
 	}
 	p.memory.forget(plan.name)
-	settled := settledAtOnce(p.floor, p.before, slot.CatalogXmin)
+	settled := settledAtOnce(p.floor, p.before, slot.CatalogXmin) && p.memory.between == ""
 	v := judge(evidence{
 		major:   p.major,
 		p:       p.state.Physical.CatalogXmin,

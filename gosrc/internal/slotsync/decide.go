@@ -43,6 +43,8 @@ type plan struct {
 	action string
 	reason reason
 	err    error
+
+	saidReady bool // the log says that it is ready
 }
 
 // input is what decisions are made from.
@@ -100,14 +102,25 @@ func (p *plan) decide(in input) bool {
 
 // isCopy tells whether a slot was made by replsync, or by core's synchronization, which replsync goes on with.
 func isCopy(s host.Slot) bool {
-	return s.Logical && !s.Temporary && (s.Marked || s.Synced)
+	return s.Logical && !s.Temporary && (s.Synced || s.Marked && !isOriginal(s))
 }
 
-// decideTaken is about a name that a slot has which is no copy. On 17 and later a slot with failover and without synced on
-// a standby was made when this server was a primary: a standby refuses to make one (ReplicationSlotCreate).
+func isOriginal(s host.Slot) bool {
+	mark, ok := parseMarker(s.Marker)
+	return s.Marked && ok && mark.Original
+}
+
+// isLeftover tells whether a slot that is no copy was made when this server was a primary. Its marker says so; or it cannot
+// have been made otherwise: a standby has no logical slots before 16 (CheckLogicalDecodingRequirements), and makes none with
+// failover and without synced from 17 on (ReplicationSlotCreate).
+func isLeftover(s host.Slot, major int) bool {
+	return s.Logical && !s.Temporary &&
+		(isOriginal(s) || major < firstConflict || major >= firstFailover && s.Failover && !s.Synced)
+}
+
+// decideTaken is about a name that a slot has which is no copy.
 func (p *plan) decideTaken(in input) bool {
-	l := p.local
-	if l.Logical && !l.Temporary && l.Failover && !l.Synced && majorOf(in.recovery.ServerVersionNum) >= firstFailover {
+	if isLeftover(*p.local, majorOf(in.recovery.ServerVersionNum)) {
 		p.dropFirst = true
 		p.decideNew(in)
 		return true

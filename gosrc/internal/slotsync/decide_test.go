@@ -93,7 +93,15 @@ func TestDecide(t *testing.T) {
 			s.local.Marker = "v=1 need=700 proven=1 promoted=1"
 			s.remote.ConfirmedFlushLSN = 6000
 		}, dropFirst: true, state: stateWaiting, action: actionSkipped, reason: reasonNotFlushed},
-		{name: "user's slot", change: func(s *setup) { s.local.Marked = false },
+		{name: "any slot of an ex-primary before standbys had slots", major: 15, change: func(s *setup) { s.local.Marked = false },
+			step: stepCreate, dropFirst: true},
+		{name: "marked slot of an ex-primary", major: 16, change: func(s *setup) { s.local.Marker = original },
+			step: stepCreate, dropFirst: true},
+		{name: "marked slot of an ex-primary, not wanted", major: 16, change: func(s *setup) { s.local.Marker = original; s.in.wanted = nothing },
+			nothing: true},
+		{name: "marked slot of an ex-primary, gone there", major: 16, change: func(s *setup) { s.local.Marker = original; s.remote = nil },
+			nothing: true},
+		{name: "user's slot", major: 16, change: func(s *setup) { s.local.Marked = false },
 			state: stateForeign, action: actionSkipped, reason: reasonNotOurs},
 		{name: "user's slot, not wanted", change: func(s *setup) { s.local.Marked = false; s.in.wanted = nothing }, nothing: true},
 		{name: "user's slot of another name", change: func(s *setup) { s.local.Marked = false; s.remote = nil }, nothing: true},
@@ -144,6 +152,9 @@ func TestDecide(t *testing.T) {
 		})
 	}
 }
+
+// original is CORE_MARKER_ORIGINAL.
+const original = "v=1 promoted=1 original=1"
 
 func everything(string, bool) bool { return true }
 func nothing(string, bool) bool    { return false }

@@ -35,6 +35,7 @@ func TestFaults(t *testing.T) {
 				b.primary.slot("also_moved").ConfirmedFlushLSN = 1200
 				b.primary.state.Slots = append(b.primary.state.Slots, row("bad"), row("fine"))
 				b.host.Faults[tt.fault] = tt.err
+				b.host.Moves["moved"] = host.MoveRefused
 				want := map[string]string{
 					"also_moved": "also_moved updated ready", "bad": "bad created ready", "fine": "fine created ready",
 					"gone": "gone dropped", "moved": "moved updated ready",

@@ -1,6 +1,7 @@
 package slotsync
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
@@ -40,6 +41,11 @@ func (p *pass) fetchSnapshots(lsns map[host.LSN]bool) (map[host.LSN]fetched, err
 		}
 		found[lsn] = f
 	}
+	if err := p.files.Sync(); err != nil {
+		for _, lsn := range ask {
+			found[lsn] = fetched{err: cmp.Or(found[lsn].err, err)}
+		}
+	}
 	for lsn, f := range found {
 		if f.err == nil && !f.missing {
 			p.memory.verified[lsn] = true
@@ -55,7 +61,7 @@ func (p *pass) fetchMappings(from map[uint32]host.LSN) (map[uint32]error, error)
 	for database, lsn := range from {
 		sources = append(sources, primary.Source{Database: database, From: lsn})
 	}
-	err := p.primary.Mappings(p.remote, sources, p.files.WriteMapping)
+	err := p.mappings(sources)
 	if err == nil {
 		return nil, nil
 	}
@@ -64,7 +70,7 @@ func (p *pass) fetchMappings(from map[uint32]host.LSN) (map[uint32]error, error)
 	}
 	failed := map[uint32]error{}
 	for _, source := range sources {
-		err := p.primary.Mappings(p.remote, []primary.Source{source}, p.files.WriteMapping)
+		err := p.mappings([]primary.Source{source})
 		if err != nil && p.ends(err) {
 			return nil, err
 		}
@@ -73,6 +79,14 @@ func (p *pass) fetchMappings(from map[uint32]host.LSN) (map[uint32]error, error)
 		}
 	}
 	return failed, nil
+}
+
+// mappings brings the files of some databases here.
+func (p *pass) mappings(sources []primary.Source) error {
+	if err := p.primary.Mappings(p.remote, sources, p.files.WriteMapping); err != nil {
+		return err
+	}
+	return p.files.Sync()
 }
 
 // ends tells whether an error ends the pass: it is cancelled, or the connection is lost (class 08).

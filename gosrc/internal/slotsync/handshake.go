@@ -7,7 +7,8 @@ import (
 const (
 	handshakeTime  = time.Second
 	handshakePause = 25 * time.Millisecond
-	feedbackMargin = 2 * time.Second // for feedback to arrive and to show
+	feedbackMargin = 2 * time.Second        // for feedback to arrive and to show
+	soonPause      = 100 * time.Millisecond // between passes, as long as it may
 	// feedbackPause keeps the worker from signalling a walreceiver that cannot reach the primary again and again. It is
 	// the default of wal_receiver_status_interval.
 	feedbackPause = 10 * time.Second
@@ -27,7 +28,7 @@ func (p *pass) handshake() error {
 	}
 	// The next pass comes soon, as long as feedback may be under way.
 	if time.Since(m.waitingSince) < time.Duration(p.settings.StatusInterval)*time.Second+feedbackMargin {
-		p.changed = true
+		p.again(soonPause)
 	}
 	if p.recovery.WalReceiverPID == 0 || !p.askFeedback() {
 		return nil

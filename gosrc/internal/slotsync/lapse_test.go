@@ -14,9 +14,10 @@ import (
 // Catalog rows that a copy needs may be gone after a lapse of feedback; on 15 nobody else would notice.
 func TestLapse(t *testing.T) {
 	lapses := map[string]func(b *bench){
-		"primary restarted":  func(b *bench) { b.primary.state.PostmasterStart = "2" },
-		"walsender replaced": func(b *bench) { b.primary.state.Physical.WalSender = "11@2" },
-		"worker restarted":   func(b *bench) { b.restart() },
+		"primary restarted":                  func(b *bench) { b.primary.state.PostmasterStart = "2" },
+		"walsender replaced":                 func(b *bench) { b.primary.state.Physical.WalSender = "11@2" },
+		"worker restarted":                   func(b *bench) { b.restart() },
+		"feedback off and on between passes": func(b *bench) { b.host.State.FeedbackLapses++ },
 		"feedback off and on": func(b *bench) {
 			b.host.Values["hot_standby_feedback"] = "off"
 			b.turn(host.Wakeup{})

@@ -18,6 +18,8 @@ type marker struct {
 	Proven bool
 	// Promoted copies became real slots when this server was promoted. Met on a standby they are leftovers.
 	Promoted bool
+	// Original slots were never copies: they were made while this server was a primary, which the shim notes.
+	Original bool
 	// Failover is what the primary said, also while the copy may not carry it.
 	Failover bool
 }
@@ -66,6 +68,8 @@ func parseMarker(s string) (m marker, ok bool) {
 			m.Proven = value == "1"
 		case "promoted":
 			m.Promoted = value == "1"
+		case "original":
+			m.Original = value == "1"
 		case "failover":
 			m.Failover = value == "1"
 		}

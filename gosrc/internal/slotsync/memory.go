@@ -12,8 +12,12 @@ import (
 type memory struct {
 	seen         bool // an earlier read of the primary, no lapse since
 	physicalSlot string
+	between      string // the primary's slot of a standby between this one and it; empty: there is none
 	start        string
 	walSender    string
+
+	lapses  uint32 // host.Recovery.FeedbackLapses, once counted
+	counted bool
 
 	proven    map[string]bool
 	settled   map[string]time.Time    // reads that begin from then on can prove the copy
@@ -23,6 +27,7 @@ type memory struct {
 	databases map[uint32]string       // their names, of all slots ever read
 	ahead     map[string]earlier      // earlier rows of slots that were ahead of what is on disk here
 	level     map[string]string       // the primary's run in which a copy last was not ahead of its slot
+	unsaved   map[string]unsaved      // copies of which disk is to follow
 	flushed   host.LSN                // what was on disk here at the last pass
 
 	verified     map[host.LSN]bool // snapshot files written or compared by this process
@@ -49,6 +54,7 @@ func newMemory() *memory {
 		ahead:     map[string]earlier{},
 		databases: map[uint32]string{},
 		level:     map[string]string{},
+		unsaved:   map[string]unsaved{},
 		verified:  map[host.LSN]bool{},
 		told:      map[string]string{},
 	}
@@ -88,6 +94,13 @@ func (m *memory) observe(s *primary.State, physicalSlot string) (lapsed bool) {
 	return lapsed
 }
 
+// feedbackWasOff tells whether feedback has been off for a moment since it was last asked: by now it may be on again.
+func (m *memory) feedbackWasOff(r host.Recovery) bool {
+	was := m.counted && m.lapses != r.FeedbackLapses
+	m.lapses, m.counted = r.FeedbackLapses, true
+	return was
+}
+
 // keepOnly drops what is known of all other names.
 func (m *memory) keepOnly(names map[string]bool) {
 	other := func(name string) bool { return !names[name] }
@@ -96,6 +109,7 @@ func (m *memory) keepOnly(names map[string]bool) {
 	maps.DeleteFunc(m.told, func(name string, _ string) bool { return other(name) })
 	maps.DeleteFunc(m.synced, func(name string, _ time.Time) bool { return other(name) })
 	maps.DeleteFunc(m.level, func(name string, _ string) bool { return other(name) })
+	maps.DeleteFunc(m.unsaved, func(name string, _ unsaved) bool { return other(name) })
 	maps.DeleteFunc(m.ahead, func(name string, _ earlier) bool { return other(name) })
 }
 
@@ -105,4 +119,5 @@ func (m *memory) forget(name string) {
 	delete(m.settled, name)
 	delete(m.listed, name)
 	delete(m.level, name)
+	delete(m.unsaved, name)
 }

@@ -2,12 +2,18 @@ package slotsync
 
 import (
 	"cmp"
+	"maps"
+	"slices"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 )
 
-// progressStep is how many copies are looked at between two reports: each is a request to the server.
-const progressStep = 16
+const (
+	// progressStep is how many copies are looked at between two reports: each is a request to the server.
+	progressStep = 16
+	// How many snapshot files a pass fetches that has news to bring, and one that has none. Each costs an fsync.
+	fewSnapshots, manySnapshots = 8, 64
+)
 
 // move brings the copies to the positions that were decided, where they differ, and their plugin and flags to what the
 // primary's state permits.
@@ -16,21 +22,31 @@ func (p *pass) move() error {
 	if err := p.fetchMoved(kept); err != nil {
 		return err
 	}
+	var together []*plan
 	for i, plan := range kept {
 		if err := p.cancelled(); err != nil {
 			return err
 		}
-		v := p.judge(plan)
-		v.usable = v.usable || plan.mark.Proven // until demote
-		if plan.ahead {
-			v = verdict{reason: reasonAhead}
+		if p.movesOnly(plan) {
+			together = append(together, plan)
+			continue
 		}
-		p.apply(plan, v)
+		p.apply(plan, p.judgeKept(plan))
 		if i%progressStep == 0 {
 			p.progress("updating", i, len(kept))
 		}
 	}
-	return nil
+	return p.moveTogether(together)
+}
+
+// judgeKept judges a copy that demote may yet take out of use.
+func (p *pass) judgeKept(plan *plan) verdict {
+	if plan.ahead {
+		return verdict{reason: reasonAhead}
+	}
+	v := p.judge(plan)
+	v.usable = v.usable || plan.mark.Proven
+	return v
 }
 
 // demote takes the copies out of use that are not safe and would not be noticed to be unsafe, on 15.
@@ -48,6 +64,7 @@ func (p *pass) demote() {
 			plan.fail(err)
 			continue
 		}
+		p.saved(&target)
 		plan.local = &target
 		plan.mark.Proven = false
 		plan.action = actionUpdated
@@ -80,12 +97,7 @@ func (p *pass) judgeAsIs(plan *plan) verdict {
 // fetchMoved brings the snapshot files of the new positions here. The copies, still at their old ones, keep them, and have kept
 // the mapping files. A slot without its file moves its confirmed_flush_lsn alone.
 func (p *pass) fetchMoved(plans []*plan) error {
-	lsns := map[host.LSN]bool{}
-	for _, plan := range plans {
-		if plan.snapshot != 0 {
-			lsns[plan.snapshot] = true
-		}
-	}
+	lsns := p.snapshotsNow(plans)
 	if len(lsns) == 0 {
 		return nil
 	}
@@ -111,10 +123,49 @@ func (p *pass) fetchMoved(plans []*plan) error {
 			plan.err = f.err
 		case f.missing && (plan.seen == nil || plan.seen.RestartLSN != plan.snapshot):
 			plan.stay()
-			p.changed = true
+			p.again(p.settings.NaptimeMin)
 		}
 	}
 	return nil
+}
+
+// snapshotsNow returns the positions that snapshot files are fetched for in this pass. Where there are many, what slots have
+// confirmed goes first, as it needs none, and the files follow in further passes.
+func (p *pass) snapshotsNow(plans []*plan) map[host.LSN]bool {
+	lsns := map[host.LSN]bool{}
+	confirms := false
+	for _, plan := range plans {
+		if plan.snapshot != 0 {
+			lsns[plan.snapshot] = true
+			confirms = confirms || plan.target.ConfirmedFlushLSN != plan.local.ConfirmedFlushLSN
+		}
+	}
+	limit := fewSnapshots
+	if !confirms {
+		limit = manySnapshots
+	}
+	missing := 0
+	for _, lsn := range slices.Sorted(maps.Keys(lsns)) {
+		if p.memory.verified[lsn] {
+			continue
+		}
+		if missing++; missing > limit {
+			delete(lsns, lsn)
+		}
+	}
+	if missing <= limit {
+		return lsns
+	}
+	p.more = true
+	for _, plan := range plans {
+		if plan.snapshot != 0 && (confirms || !lsns[plan.snapshot]) {
+			plan.stay()
+		}
+	}
+	if confirms {
+		return nil
+	}
+	return lsns
 }
 
 // judge weighs what the last read showed of a copy that is here, or is about to be as planned.
@@ -141,13 +192,20 @@ func (p *pass) apply(plan *plan, v verdict) {
 		if plan.action == "" {
 			plan.action = actionUnchanged
 		}
+		if target.Unsaved {
+			p.memory.saveLater(target, 0)
+		}
 		p.settle(plan, v)
 		return
+	}
+	if _, behind := p.memory.unsaved[plan.name]; behind {
+		target.Unsaved = true
 	}
 	if err := p.h.UpdateSlot(p.ctx, target); err != nil {
 		plan.fail(err)
 		return
 	}
+	p.saved(&target)
 	wasUsable := plan.mark.Proven
 	plan.local, plan.target = &target, target
 	plan.mark, _ = markerOf(&target)
@@ -169,6 +227,7 @@ func (p *pass) settle(plan *plan, v verdict) {
 		p.memory.proven[plan.name] = true
 		delete(p.memory.settled, plan.name)
 	}
+	plan.err = cmp.Or(plan.err, p.memory.unsaved[plan.name].err)
 	switch {
 	case plan.err != nil:
 		plan.show(stateFailed, actionFailed, reasonError)

@@ -17,6 +17,10 @@ type Primary interface {
 	Read(ctx context.Context, physicalSlot string) (*primary.State, error)
 	Snapshots(ctx context.Context, lsns []host.LSN) (map[host.LSN]primary.Snapshot, error)
 	Mappings(ctx context.Context, sources []primary.Source, file func(name string, content []byte) error) error
+	Inspect(ctx context.Context, physicalSlot string) (*primary.Inspection, error)
+	// Watch has changed called once a slot has changed since Read, or the time is over, unless the primary is used before.
+	// It returns false where that is not possible.
+	Watch(ctx context.Context, timeout time.Duration, changed func()) bool
 	ErrNoAccess() error
 	Close()
 }
@@ -26,6 +30,7 @@ type Files interface {
 	HasSnapshot(lsn host.LSN) bool
 	WriteSnapshot(lsn host.LSN, content []byte) error
 	WriteMapping(name string, content []byte) error
+	Sync() error // makes what was written durable
 	Recheck() (int, error)
 	Forget()
 }
@@ -35,13 +40,15 @@ type Files interface {
 // Requests to this server go out under ctx, which ends with the worker; they are short. What may take long, which is
 // anything at the primary, goes out under remote, which ends with the pass too.
 type pass struct {
-	h        host.Host
-	ctx      context.Context
-	remote   context.Context
-	primary  Primary
-	files    Files
-	settings *Settings
-	memory   *memory
+	h       host.Host
+	ctx     context.Context
+	remote  context.Context
+	primary Primary
+	// openUpstream connects to the server that this one streams from, where that may be another one.
+	openUpstream func() (Primary, error)
+	files        Files
+	settings     *Settings
+	memory       *memory
 
 	recovery host.Recovery
 	major    int
@@ -50,11 +57,15 @@ type pass struct {
 	before   host.XID    // what the physical slot held before this pass reserved anything
 	state    *primary.State
 	readAt   time.Time // when the read of state began
+	reading  time.Duration
 	input    input
 	plans    []*plan
 
-	lapsed  bool // a read in this pass showed a lapse
-	changed bool // something was done, or is about to be possible
+	lapsed  bool          // a read in this pass showed a lapse
+	changed bool          // something was done, or is about to be possible
+	awaited bool          // a position is on its way here
+	soon    time.Duration // after which there is something to do whatever happens at the primary; 0: nothing
+	more    bool          // files that copies need are left to the next pass, which is to come at once
 }
 
 // run carries a pass out. Where it fails as a whole it may still return rows, for what the failure means to the copies.
@@ -121,12 +132,16 @@ func (p *pass) plan(patterns Patterns) {
 			plan.seen, plan.readAt = substitute.newest, substitute.at
 		}
 		// As long as WAL arrives, the position soon will have.
-		if plan.reason == reasonNotFlushed && p.recovery.FlushLSN > p.memory.flushed {
-			p.changed = true
+		if plan.reason == reasonNotFlushed {
+			p.awaited = true
+			if p.recovery.FlushLSN > p.memory.flushed {
+				p.again(p.settings.NaptimeMin)
+			}
 		}
 	}
 	p.memory.flushed = p.recovery.FlushLSN
 	p.goBack()
+	p.keepLow()
 }
 
 // goBack is about copies that are ahead of the primary's slot. That slot may have been made anew at an older position: then
@@ -251,6 +266,15 @@ func (p *pass) needFiles() bool {
 func (p *pass) read() error {
 	began := time.Now()
 	state, err := p.primary.Read(p.remote, p.settings.PrimarySlotName)
+	p.reading = time.Since(began)
+	if err == nil {
+		state, err = p.beyond(state)
+	}
+	var refused *refusal
+	if errors.As(err, &refused) && refused.lapse {
+		p.memory.lapse()
+		p.lapsed = true
+	}
 	if err != nil {
 		return err
 	}
@@ -267,6 +291,10 @@ func (p *pass) read() error {
 			p.lapsed = true
 		}
 		return r
+	}
+	if p.memory.feedbackWasOff(p.recovery) {
+		p.memory.lapse()
+		p.lapsed = true
 	}
 	p.state, p.readAt = state, began
 	if p.memory.observe(state, p.settings.PrimarySlotName) {
@@ -338,6 +366,13 @@ func (p *pass) refused(r *refusal) []host.SlotStatus {
 	}
 	p.demote()
 	return p.rows()
+}
+
+// again has the next pass come after a time at most.
+func (p *pass) again(after time.Duration) {
+	if p.soon == 0 || after < p.soon {
+		p.soon = after
+	}
 }
 
 // remember leaves to the next pass which copies are here.

@@ -216,7 +216,7 @@ func TestMove(t *testing.T) {
 		marker := b.slot("a").Marker
 		b.pass("a updated ready", "b updated ready", "c unchanged ready")
 		require.Equal(t, marker, b.slot("a").Marker, "writing it is not free")
-		b.calls("UpdateSlot a", "UpdateSlot b")
+		b.calls("MoveSlots a", "MoveSlots b", "SaveSlot a", "SaveSlot b")
 		b.asked("Read standby", "Snapshots [0/41A]")
 		require.Equal(t, copyOf(*b.primary.slot("a")), b.slot("a"))
 		require.Equal(t, b.primary.snapshots[1050], b.snapshotHere(1050))

@@ -2,10 +2,10 @@ package slotsync
 
 import (
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/wildcard"
 )
 
 const failoverWord = "@failover"
@@ -76,18 +76,8 @@ func plain(name string) bool {
 
 // Wanted tells whether a slot is to be kept.
 func (p Patterns) Wanted(name string, failover bool) bool {
-	if matchAny(p.exclude, name) {
+	if wildcard.MatchAny(p.exclude, name) {
 		return false
 	}
-	return p.all || p.failover && failover || matchAny(p.include, name)
-}
-
-// matchAny relies on checkPattern: without brackets and slashes path.Match knows "*" and "?" only, and cannot fail.
-func matchAny(patterns []string, name string) bool {
-	for _, pattern := range patterns {
-		if ok, _ := path.Match(pattern, name); ok {
-			return true
-		}
-	}
-	return false
+	return p.all || p.failover && failover || wildcard.MatchAny(p.include, name)
 }

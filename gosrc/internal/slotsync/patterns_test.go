@@ -9,29 +9,30 @@ import (
 	"github.com/replsync/replsync/gosrc/internal/host"
 )
 
+var patternTests = []struct {
+	value    string
+	major    int
+	wanted   string // names
+	failover string // names that are wanted with failover only
+	unwanted string
+}{
+	{"", 15, "a", "", ""},
+	{"", 16, "a", "", ""},
+	{" ", 17, "", "a", ""},
+	{"*", 17, "a b_1", "", ""},
+	{"a*, b?", 15, "a abc b1", "", "b b12 c"},
+	{"!tmp_*", 17, "a tmp", "", "tmp_ tmp_x"},
+	{"!tmp_*,!a", 15, "b", "", "tmp_x a"},
+	{"@failover", 17, "", "a", ""},
+	{"@failover,b", 17, "b", "a", ""},
+	{"@failover,!b", 17, "", "a", "b"},
+	{"a*,!ab*", 17, "a ac", "", "ab abc b"},
+	{"!ab*,a*", 17, "a ac", "", "ab abc b"},
+	{"orders", 15, "orders", "", "orders2 order"},
+}
+
 func TestPatterns(t *testing.T) {
-	tests := []struct {
-		value    string
-		major    int
-		wanted   string // names
-		failover string // names that are wanted with failover only
-		unwanted string
-	}{
-		{"", 15, "a", "", ""},
-		{"", 16, "a", "", ""},
-		{" ", 17, "", "a", ""},
-		{"*", 17, "a b_1", "", ""},
-		{"a*, b?", 15, "a abc b1", "", "b b12 c"},
-		{"!tmp_*", 17, "a tmp", "", "tmp_ tmp_x"},
-		{"!tmp_*,!a", 15, "b", "", "tmp_x a"},
-		{"@failover", 17, "", "a", ""},
-		{"@failover,b", 17, "b", "a", ""},
-		{"@failover,!b", 17, "", "a", "b"},
-		{"a*,!ab*", 17, "a ac", "", "ab abc b"},
-		{"!ab*,a*", 17, "a ac", "", "ab abc b"},
-		{"orders", 15, "orders", "", "orders2 order"},
-	}
-	for _, tt := range tests {
+	for _, tt := range patternTests {
 		t.Run(tt.value, func(t *testing.T) {
 			p, err := ParsePatterns(tt.value, tt.major)
 			require.NoError(t, err)
@@ -51,16 +52,21 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
-func TestPatternErrors(t *testing.T) {
-	for _, value := range []string{
+var (
+	badPatterns = []string{
 		"a,", ",", "!", "A", "a b", "a%", "a/b", "[a]", `a\`, "@fail", "!@failover", "a,!", "!!a",
 		strings.Repeat("a", 64), "é", "*-",
-	} {
+	}
+	goodPatterns = []string{strings.Repeat("a", 63), strings.Repeat("a*", 63), "@failover, !a?*, b"}
+)
+
+func TestPatternErrors(t *testing.T) {
+	for _, value := range badPatterns {
 		_, err := ParsePatterns(value, firstFailover)
 		require.True(t, host.HasCode(err, "22023"), "%q: %v", value, err)
 		require.NotEmpty(t, host.Describe(err).Hint)
 	}
-	for _, value := range []string{strings.Repeat("a", 63), "@failover, !a?*, b"} {
+	for _, value := range goodPatterns {
 		_, err := ParsePatterns(value, firstFailover)
 		require.NoError(t, err)
 	}

@@ -103,6 +103,9 @@ func (p *pass) logTrouble(plan *plan) {
 	}
 	told := p.memory.told[row.Name]
 	p.memory.told[row.Name] = text
+	if text == "" && told != "" && row.State == stateReady && !plan.saidReady {
+		p.logReady(plan)
+	}
 	if text == "" || text == told {
 		return
 	}
@@ -123,11 +126,13 @@ func (p *pass) logCreated(plan *plan) {
 	}
 	if plan.state == stateReady {
 		m.Text += ", which is ready"
+		plan.saidReady = true
 	}
 	p.log(host.Info, m)
 }
 
 func (p *pass) logReady(plan *plan) {
+	plan.saidReady = true
 	p.log(host.Info, host.Message{Text: fmt.Sprintf("the copy of replication slot \"%s\" is ready", plan.name)})
 }
 

@@ -14,6 +14,7 @@ type Settings struct {
 	SyncSlots           bool
 	Slots               string
 	Conninfo            string // replsync.primary_conninfo, else primary_conninfo
+	UpstreamConninfo    string // primary_conninfo where the other one is set: to the server that this one streams from
 	MaintenanceDatabase string
 	NaptimeMin          time.Duration
 	NaptimeMax          time.Duration
@@ -29,10 +30,10 @@ type Settings struct {
 	ClusterName         string
 }
 
-// Where the library in the server is one without these parameters. The values are those of core's worker (slotsync.c).
+// Where the library in the server is one without these parameters.
 const (
-	defaultNaptimeMin = 200 * time.Millisecond
-	defaultNaptimeMax = 30 * time.Second
+	defaultNaptimeMin = 10 * time.Millisecond
+	defaultNaptimeMax = 10 * time.Second
 )
 
 // readSettings asks for all of them at once.
@@ -77,8 +78,8 @@ func readSettings(ctx context.Context, h host.Host) (*Settings, error) {
 		p.name = f.name
 		f.store(values[i])
 	}
-	if s.Conninfo = ownConninfo; s.Conninfo == "" {
-		s.Conninfo = coreConninfo
+	if s.Conninfo, s.UpstreamConninfo = ownConninfo, coreConninfo; s.Conninfo == "" {
+		s.Conninfo, s.UpstreamConninfo = coreConninfo, ""
 	}
 	if s.NaptimeMin <= 0 {
 		s.NaptimeMin = defaultNaptimeMin
@@ -120,6 +121,6 @@ func (p *settingParser) milliseconds(to *time.Duration) func(string) {
 
 // sameConnection tells whether a connection made for a serves b.
 func (s *Settings) sameConnection(b *Settings) bool {
-	return s.Conninfo == b.Conninfo && s.MaintenanceDatabase == b.MaintenanceDatabase &&
+	return s.Conninfo == b.Conninfo && s.UpstreamConninfo == b.UpstreamConninfo && s.MaintenanceDatabase == b.MaintenanceDatabase &&
 		s.ClusterName == b.ClusterName && s.ConnectTimeout == b.ConnectTimeout && s.RemoteTimeout == b.RemoteTimeout
 }

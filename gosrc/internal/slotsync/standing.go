@@ -2,7 +2,6 @@ package slotsync
 
 import (
 	"context"
-	"errors"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 )
@@ -15,6 +14,7 @@ func (w *Worker) off(ctx context.Context, s *Settings, r host.Recovery) error {
 		w.complain(ctx, err)
 		return nil
 	}
+	w.record.show(rows)
 	if sameRows(rows, w.rows) {
 		return nil
 	}
@@ -27,8 +27,12 @@ func (p *pass) withoutPrimary(why reason) (rows []host.SlotStatus, err error) {
 	if p.local, err = p.h.Slots(p.ctx); err != nil {
 		return nil, err
 	}
+	wasOff := p.memory.feedbackWasOff(p.recovery)
 	if r := refuseHere(p.settings, p.recovery); r != nil && r.lapse {
 		return p.refused(r), nil
+	}
+	if wasOff {
+		return p.refused(new(refusal).lapsing()), nil
 	}
 	return p.standing(why), nil
 }
@@ -66,7 +70,7 @@ func (p *pass) standing(why reason) []host.SlotStatus {
 
 // afterFailure shows the copies where nothing else has been shown yet.
 func (w *Worker) afterFailure(p *pass, err error) []host.SlotStatus {
-	if errors.Is(err, errCancelled) || errors.Is(err, errPromotion) || len(w.rows) > 0 {
+	if givenUp(err) || len(w.rows) > 0 {
 		return nil
 	}
 	why := reasonNotReached

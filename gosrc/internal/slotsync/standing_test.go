@@ -46,6 +46,19 @@ func TestOffWatchesLapses(t *testing.T) {
 	}
 }
 
+// Nor is a lapse hidden that was over before anybody looked.
+func TestOffWatchesShortLapses(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.host.Values["replsync.sync_slots"] = "off"
+		require.Equal(t, []string{"a waiting not_synchronized"}, b.rows(host.Wakeup{Reload: true}))
+		b.usable("a", true)
+		b.host.State.FeedbackLapses++
+		require.Equal(t, []string{"a waiting feedback_off"}, b.rows(host.Wakeup{Reload: true}))
+		b.usable("a", false)
+	})
+}
+
 // A refusal for another reason does not hide a lapse.
 func TestRefusedTwice(t *testing.T) {
 	inBench(t, 15, func(t *testing.T, b *bench) {
@@ -187,5 +200,34 @@ func TestTroubleIsKnownAgain(t *testing.T) {
 			b.turn(host.Wakeup{})
 		}
 		require.Len(t, b.host.Logs(), 1)
+	})
+}
+
+// The log has a line for each change of a slot's state, and none while it stays.
+func TestStatesAreLoggedOnce(t *testing.T) {
+	inBench(t, 16, func(t *testing.T, b *bench) {
+		logs := func(want ...string) {
+			t.Helper()
+			for range 2 {
+				b.turn(host.Wakeup{})
+			}
+			var texts []string
+			for _, l := range b.host.Logs() {
+				texts = append(texts, l.Text)
+			}
+			require.Equal(t, want, texts)
+		}
+		b.with(row("a"))
+		logs()
+		b.primary.slot("a").ConfirmedFlushLSN++
+		b.host.Moves["a"] = host.MoveRefused
+		b.host.Faults["UpdateSlot a"] = host.Errorf("58030", "I/O error")
+		logs(`could not synchronize replication slot "a": I/O error`)
+		delete(b.host.Faults, "UpdateSlot a")
+		logs(`the copy of replication slot "a" is ready`)
+		b.primary.state.Slots = append(b.primary.state.Slots, row("b"))
+		logs(`created a copy of replication slot "b", which is ready`)
+		b.primary.slot("b").Invalidation = "wal_removed"
+		logs(`dropped replication slot "b" of database with OID 5`, `replication slot "b" is not ready: slot_invalidated`)
 	})
 }

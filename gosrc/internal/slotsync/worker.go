@@ -19,6 +19,12 @@ const (
 	firstBackOff = time.Second            // after an error of the connection
 
 	maxComplaints = 64 // that are remembered
+
+	// pollShare bounds what reading a primary costs that cannot tell when a slot moves: a pause is that many times as long as
+	// the reading before it.
+	pollShare = 20
+	// longestRest is what a pass that took long leaves before the next one at most, if a slot moves.
+	longestRest = 100 * time.Millisecond
 )
 
 // Open makes the connection to the primary that the settings name. It does not connect yet.
@@ -33,11 +39,16 @@ type Worker struct {
 	memory   *memory
 	settings *Settings // those the connection was made for
 	primary  Primary
+	upstream Primary           // the server that this one streams from, where it is asked too
 	rows     []host.SlotStatus // as last published
 
 	nap        time.Duration   // current pause
+	due        time.Time       // when the next pass is
+	state      host.State      // that is shown until then
+	more       bool            // the last pass has left something to the next
 	complaints map[string]bool // trouble that was logged since the last good pass
 	tidy       bool            // nothing is left to settle after a promotion
+	record     *record         // for checks
 
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // of the pass under way
@@ -45,14 +56,25 @@ type Worker struct {
 
 // New makes a worker.
 func New(h host.Host, files Files, open Open) *Worker {
-	return &Worker{host: h, files: files, open: open, memory: newMemory(), complaints: map[string]bool{}}
+	return &Worker{host: h, files: files, open: open, memory: newMemory(), complaints: map[string]bool{}, record: newRecord()}
 }
+
+// never is when a pass is due that somebody has to ask for.
+var never = time.Unix(1<<40, 0)
 
 // errCancelled is what a cancelled pass ends with.
 var errCancelled = host.Errorf("57014", "canceling the synchronization of replication slots due to user request")
 
 // errPromotion is what a pass ends with that a promotion finds waiting for the primary, which may be gone.
 var errPromotion = refuse("replication slots cannot be synchronized while the standby is being promoted", "", "")
+
+// errReload is what a pass ends with that waits for a server which it is no longer to ask.
+var errReload = host.Errorf("57014", "canceling the synchronization of replication slots because of a parameter change")
+
+// givenUp tells whether a pass was ended from here: that is no trouble.
+func givenUp(err error) bool {
+	return errors.Is(err, errCancelled) || errors.Is(err, errPromotion) || errors.Is(err, errReload)
+}
 
 // Cancel ends the pass under way, if any. It may be called from anywhere, and does not wait.
 func (w *Worker) Cancel() {
@@ -99,14 +121,22 @@ func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, hos
 	switch {
 	case r.PromoteTriggered:
 		return promotionNap, host.Napping, w.answer(ctx, wake, refuseHere(s, r))
-	case !s.SyncSlots && !wake.Sync:
+	case !s.SyncSlots && !wake.Sync && !w.more:
 		w.disconnect()
+		if err := w.saveAll(ctx); err != nil {
+			return 0, 0, err
+		}
 		return -1, host.Off, w.off(ctx, s, r)
 	}
-	if wake.Reload {
+	if wake.Reload || wake.News {
 		w.nap = 0
 	}
-	return w.pass(ctx, s, r)
+	if !w.saves(wake) {
+		if err := w.pass(ctx, s, r); err != nil {
+			return 0, 0, err
+		}
+	}
+	return w.rest(ctx)
 }
 
 // look reads what this server is told to do, and where it stands.
@@ -172,6 +202,7 @@ func (w *Worker) command(ctx context.Context, s *Settings, r host.Recovery, wake
 	dropped, err := w.dropSlots(ctx, s, r, wake.Argument)
 	if dropped > 0 && !s.SyncSlots && !wake.Sync {
 		// No pass follows that would show it.
+		w.record.show(w.rows)
 		if err := w.host.PassDone(ctx, host.Pass{State: host.Off, Slots: w.rows}); err != nil {
 			return err
 		}
@@ -190,10 +221,12 @@ func (w *Worker) hideRow(name string) {
 	w.rows = rows
 }
 
-// pass runs one pass, publishes it and returns the nap that follows.
-func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.Duration, host.State, error) {
+// pass runs one pass, publishes it and finds when the next one is due.
+func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) error {
 	began := time.Now()
-	remote, end := w.begin(ctx)
+	w.record.begin()
+	w.record.received(r.FlushLSN)
+	remote, end := w.begin(ctx, s, r)
 	defer end()
 
 	p := w.newPass(ctx, remote, s, r)
@@ -206,7 +239,7 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.D
 		return err
 	})
 	if ctx.Err() != nil {
-		return 0, 0, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	if remote.Err() != nil {
 		err = context.Cause(remote)
@@ -218,7 +251,7 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.D
 		w.disconnect() // the name may lead to another server by now
 	}
 	w.report(ctx, err)
-	timeout, state := w.next(s, err, p.changed)
+	w.next(s, err, p)
 	switch {
 	case rows == nil:
 	case err == nil:
@@ -227,15 +260,46 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) (time.D
 		w.rows = merge(w.rows, rows)
 		rows = w.rows
 	}
-	return timeout, state, w.host.PassDone(ctx, host.Pass{
-		Duration: time.Since(began), State: state, Err: err, Slots: rows,
+	w.record.ended(began, w.memory.between, err)
+	w.record.show(w.rows)
+	took := time.Since(began)
+	if err := w.host.PassDone(ctx, host.Pass{Duration: took, State: w.state, Err: err, Slots: rows}); err != nil {
+		return err
+	}
+	if err == nil && !p.more && s.SyncSlots {
+		w.awaitNews(ctx, s, p, took)
+	}
+	return nil
+}
+
+// awaitNews has the primary tell when a slot moves, where it can. Then the next pass comes with the news, though not at once
+// after the last one, and at the latest when an idle primary is looked at anyway.
+func (w *Worker) awaitNews(ctx context.Context, s *Settings, p *pass, took time.Duration) {
+	earliest := time.Now().Add(max(s.NaptimeMin, min(took, longestRest)))
+	watching := w.primary.Watch(ctx, s.NaptimeMax, func() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Until(earliest)):
+			_ = w.host.EndNap(ctx)
+		}
 	})
+	if watching && p.soon == 0 && !p.awaited {
+		w.due = time.Now().Add(s.NaptimeMax)
+	}
 }
 
 func (w *Worker) newPass(ctx, remote context.Context, s *Settings, r host.Recovery) *pass {
 	return &pass{
 		h: w.host, ctx: ctx, remote: remote, files: w.files, settings: s, memory: w.memory,
 		recovery: r, major: majorOf(r.ServerVersionNum),
+		openUpstream: func() (up Primary, err error) {
+			if w.upstream == nil {
+				there := *s
+				there.Conninfo = s.UpstreamConninfo
+				w.upstream, err = w.open(ctx, w.host, &there)
+			}
+			return w.upstream, err
+		},
 	}
 }
 
@@ -263,12 +327,12 @@ func shown(rows []host.SlotStatus) []host.SlotStatus {
 }
 
 // begin makes the context of a pass, which Cancel ends.
-func (w *Worker) begin(ctx context.Context) (context.Context, func()) {
+func (w *Worker) begin(ctx context.Context, s *Settings, r host.Recovery) (context.Context, func()) {
 	remote, cancel := context.WithCancelCause(ctx)
 	w.mu.Lock()
 	w.cancel = cancel
 	w.mu.Unlock()
-	safego.Go(func() error { return w.watchPromotion(remote, cancel) }, nil)
+	safego.Go(func() error { return w.watch(remote, cancel, s, r.ReloadTime) }, nil)
 	return remote, func() {
 		w.mu.Lock()
 		w.cancel = nil
@@ -277,8 +341,8 @@ func (w *Worker) begin(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// watchPromotion ends a pass once this server is promoted.
-func (w *Worker) watchPromotion(ctx context.Context, end context.CancelCauseFunc) error {
+// watch ends a pass once this server is promoted, or told to ask another one or none.
+func (w *Worker) watch(ctx context.Context, end context.CancelCauseFunc, s *Settings, reloaded time.Time) error {
 	tick := time.NewTicker(promotionNap)
 	defer tick.Stop()
 	for {
@@ -291,8 +355,21 @@ func (w *Worker) watchPromotion(ctx context.Context, end context.CancelCauseFunc
 		if err != nil {
 			return err
 		}
+		w.record.received(r.FlushLSN)
 		if !r.InRecovery || r.PromoteTriggered {
 			end(errPromotion)
+			return nil
+		}
+		if r.ReloadTime.Equal(reloaded) {
+			continue
+		}
+		reloaded = r.ReloadTime
+		now, err := readSettings(ctx, w.host)
+		if err != nil {
+			return err
+		}
+		if !now.sameConnection(s) || s.SyncSlots && !now.SyncSlots {
+			end(errReload)
 			return nil
 		}
 	}
@@ -321,29 +398,39 @@ func (w *Worker) disconnect() {
 		w.primary.Close()
 		w.primary = nil
 	}
+	if w.upstream != nil {
+		w.upstream.Close()
+		w.upstream = nil
+	}
 }
 
 // next finds the pause: short while slots move, longer and longer while they do not.
-func (w *Worker) next(s *Settings, err error, changed bool) (time.Duration, host.State) {
-	state := host.Napping
+func (w *Worker) next(s *Settings, err error, p *pass) {
+	w.state = host.Napping
 	switch {
-	case errors.Is(err, errCancelled), errors.Is(err, errPromotion), err == nil && changed:
+	case givenUp(err), err == nil && p.changed:
 		w.nap = s.NaptimeMin
+	case err == nil && p.soon > 0:
+		w.nap = p.soon
 	case isRefusal(err):
 		// A reload ends the nap; what is refused at the primary is looked at again as an idle slot is.
 		w.nap = s.NaptimeMax
-		state = host.Blocked
+		w.state = host.Blocked
 	case err != nil:
 		w.nap = max(w.nap*2, min(firstBackOff, s.NaptimeMax))
-		state = host.Blocked
+		w.state = host.Blocked
 	default:
 		w.nap *= 2
 	}
 	w.nap = min(max(w.nap, s.NaptimeMin), s.NaptimeMax)
+	w.due = time.Now().Add(max(w.nap, min(pollShare*p.reading, s.NaptimeMax)))
 	if !s.SyncSlots {
-		return -1, host.Off
+		w.due, w.state = never, host.Off
 	}
-	return w.nap, state
+	// Also where passes are made on request alone: what was asked for is done only then.
+	if w.more = err == nil && p.more; w.more {
+		w.due = time.Now()
+	}
 }
 
 // report logs trouble when it begins and ends.
@@ -352,7 +439,7 @@ func (w *Worker) report(ctx context.Context, err error) {
 	case err == nil && len(w.complaints) > 0:
 		clear(w.complaints)
 		w.log(ctx, host.Info, host.Message{Text: "replication slots are synchronized again"})
-	case err != nil && !errors.Is(err, errCancelled) && !errors.Is(err, errPromotion):
+	case err != nil && !givenUp(err):
 		w.complain(ctx, err)
 	}
 }

@@ -72,7 +72,7 @@ func TestTroubleIsLoggedOnce(t *testing.T) {
 		require.Equal(t, []int64{0, 1000, 1600, 1600}, naps[:4])
 
 		b.host.Lock(func() { b.primary.err = host.Errorf("08006", "connection refused") })
-		time.Sleep(5 * time.Second)
+		time.Sleep(5300 * time.Millisecond) // between two passes
 		require.Len(t, b.host.Logs(), 1)
 		b.host.Lock(func() { b.primary.err = nil })
 		time.Sleep(5 * time.Second)
@@ -373,4 +373,32 @@ func TestProgress(t *testing.T) {
 		b.turn(host.Wakeup{})
 		require.Equal(t, []string{"reading 0/0", "updating 0/1"}, b.host.Phases())
 	})
+}
+
+// A pass that waits for the primary ends when it is to ask another one, or none.
+func TestReloadEndsPass(t *testing.T) {
+	for name, value := range map[string]string{"primary_conninfo": "host=other", "replsync.sync_slots": "off"} {
+		t.Run(name, func(t *testing.T) {
+			inBench(t, 15, func(t *testing.T, b *bench) {
+				b.with(row("a"))
+				b.primary.hang = true
+				ended := make(chan error, 1)
+				safego.Go(func() error {
+					_, _, err := b.turn(host.Wakeup{})
+					return err
+				}, func(err error) { ended <- err })
+				time.Sleep(time.Minute)
+				b.host.Lock(func() { b.host.State.ReloadTime = b.host.State.ReloadTime.Add(time.Second) })
+				time.Sleep(time.Minute)
+				require.Empty(t, b.host.Passes(), "nothing has changed that matters")
+				b.host.Lock(func() {
+					b.host.Values[name] = value
+					b.host.State.ReloadTime = b.host.State.ReloadTime.Add(time.Second)
+				})
+				require.NoError(t, <-ended)
+				require.Equal(t, errReload, b.host.Passes()[0].Err)
+				require.Empty(t, b.host.Logs())
+			})
+		})
+	}
 }

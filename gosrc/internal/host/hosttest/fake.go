@@ -27,13 +27,19 @@ type Fake struct {
 
 	// Faults fail requests, by name of the method ("Recovery") or of the method and the slot ("CreateSlot orders").
 	Faults map[string]error
+	// Moves is what becomes of slots that are to move, by name; MoveAll where there is nothing.
+	Moves map[string]host.Move
 	// Before is called at each request, without the lock, with the same names.
 	Before func(call string)
 
 	slots    map[string]host.Slot
 	reserved host.LSN
-	xmin     host.XID // of the reservation
+	xmin     host.XID             // of the reservation
+	disk     map[string]host.Slot // what a crash brings back of slots that are ahead of it
 	wake     chan host.Wakeup
+	check    chan struct{}
+	checks   chan []host.CheckRow
+	news     chan struct{}
 
 	calls   []string
 	logs    []Line
@@ -68,8 +74,13 @@ func New() *Fake {
 	return &Fake{
 		Values: map[string]string{},
 		Faults: map[string]error{},
+		Moves:  map[string]host.Move{},
 		slots:  map[string]host.Slot{},
+		disk:   map[string]host.Slot{},
 		wake:   make(chan host.Wakeup),
+		check:  make(chan struct{}),
+		checks: make(chan []host.CheckRow),
+		news:   make(chan struct{}, 1),
 	}
 }
 
@@ -197,9 +208,20 @@ func (f *Fake) Nap(ctx context.Context, timeout time.Duration, show host.State) 
 		return host.Wakeup{}, context.Cause(ctx)
 	case w := <-f.wake:
 		return w, nil
+	case <-f.news:
+		return host.Wakeup{News: true}, nil
 	case <-over:
 		return host.Wakeup{Timeout: true}, nil
 	}
+}
+
+// EndNap implements host.Host.
+func (f *Fake) EndNap(ctx context.Context) error {
+	select {
+	case f.news <- struct{}{}:
+	default:
+	}
+	return ctx.Err()
 }
 
 // Settings implements host.Host.
@@ -315,8 +337,93 @@ func (f *Fake) UpdateSlot(ctx context.Context, s host.Slot) error {
 		return fmt.Errorf("replication slot \"%s\" would go back", s.Name)
 	}
 	s.Logical, s.Marked = true, true
+	before := old
+	before.ConfirmedFlushLSN = s.ConfirmedFlushLSN
+	if s.Unsaved || s != before {
+		s.Unsaved = false
+		delete(f.disk, s.Name)
+	}
 	f.slots[s.Name] = s
 	return nil
+}
+
+// MoveSlots implements host.Host.
+func (f *Fake) MoveSlots(ctx context.Context, slots []host.Slot) ([]host.Move, error) {
+	moves := make([]host.Move, len(slots))
+	for i, s := range slots {
+		end, err := f.begin(ctx, "MoveSlots", s.Name)
+		if err != nil {
+			return nil, err
+		}
+		moves[i] = f.moveSlot(s)
+		end()
+	}
+	return moves, nil
+}
+
+func (f *Fake) moveSlot(s host.Slot) host.Move {
+	old, ok := f.slots[s.Name]
+	moved := old
+	moved.RestartLSN, moved.ConfirmedFlushLSN, moved.CatalogXmin = s.RestartLSN, s.ConfirmedFlushLSN, s.CatalogXmin
+	moved.Unsaved = s.Unsaved
+	move, planned := f.Moves[s.Name]
+	switch {
+	case !ok || !old.Marked || old.ActivePID != 0 || old.Invalidated || moved != s || !f.State.InRecovery,
+		s.RestartLSN < old.RestartLSN || s.ConfirmedFlushLSN < old.ConfirmedFlushLSN || s.CatalogXmin.Precedes(old.CatalogXmin),
+		planned && move == host.MoveRefused:
+		return host.MoveRefused
+	case move == host.MoveConfirmed:
+		old.ConfirmedFlushLSN = s.ConfirmedFlushLSN
+		f.slots[s.Name] = old
+		return host.MoveConfirmed
+	}
+	if _, ahead := f.disk[s.Name]; !ahead {
+		f.disk[s.Name] = old
+	}
+	moved.Unsaved = old.Unsaved || old.RestartLSN != s.RestartLSN || old.CatalogXmin != s.CatalogXmin
+	f.slots[s.Name] = moved
+	return host.MoveAll
+}
+
+// SaveSlot implements host.Host.
+func (f *Fake) SaveSlot(ctx context.Context, s host.Slot) error {
+	end, err := f.begin(ctx, "SaveSlot", s.Name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	old, ok := f.slots[s.Name]
+	if !ok || !old.Marked || old.Marker != s.Marker || !f.State.InRecovery {
+		return host.Errorf("42704", "replication slot \"%s\" is not the copy that it was", s.Name)
+	}
+	old.RestartLSN, old.CatalogXmin = max(old.RestartLSN, s.RestartLSN), s.CatalogXmin
+	held, ahead := f.disk[s.Name]
+	delete(f.disk, s.Name)
+	if old.Unsaved = !s.Unsaved && ahead; old.Unsaved {
+		disk := old
+		disk.CatalogXmin = held.CatalogXmin
+		f.disk[s.Name] = disk
+	}
+	f.slots[s.Name] = old
+	return nil
+}
+
+// Disk returns the slots as they are on disk; what they hold back is what is there.
+func (f *Fake) Disk() (slots []host.Slot) {
+	f.Lock(func() {
+		disk := maps.Clone(f.slots)
+		maps.Copy(disk, f.disk)
+		slots = slices.Collect(maps.Values(disk))
+	})
+	return slots
+}
+
+// Crash brings back what is on disk.
+func (f *Fake) Crash() {
+	f.Lock(func() {
+		maps.Copy(f.slots, f.disk)
+		clear(f.disk)
+	})
 }
 
 // DropSlot implements host.Host.
@@ -327,13 +434,30 @@ func (f *Fake) DropSlot(ctx context.Context, name string) error {
 	}
 	defer end()
 	s, ok := f.slots[name]
-	leftover := s.Failover && !s.Synced && f.State.InRecovery
+	leftover := s.Logical && !s.Temporary && (s.Failover && !s.Synced || f.State.ServerVersionNum < 160000)
 	switch {
+	case !f.State.InRecovery || f.State.PromoteTriggered:
+		return host.Errorf("55000", "no standby")
 	case !ok:
 		return host.Errorf("42704", "replication slot \"%s\" does not exist", name)
 	case s.ActivePID != 0:
 		return host.Errorf("55006", "replication slot \"%s\" is active", name)
 	case !s.Marked && !s.Synced && !leftover:
+		return host.Errorf("55000", "replication slot \"%s\" is not a copy", name)
+	}
+	delete(f.slots, name)
+	delete(f.disk, name)
+	return nil
+}
+
+// DropPromoted implements host.Host.
+func (f *Fake) DropPromoted(ctx context.Context, name string) error {
+	end, err := f.begin(ctx, "DropPromoted", name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if s, ok := f.slots[name]; !ok || !s.Marked {
 		return host.Errorf("55000", "replication slot \"%s\" is not a copy", name)
 	}
 	delete(f.slots, name)
@@ -391,6 +515,32 @@ func (f *Fake) CommandDone(ctx context.Context, value int64, result error) error
 	defer end()
 	f.results = append(f.results, Result{value, result})
 	return nil
+}
+
+// Check calls failover_check().
+func (f *Fake) Check() []host.CheckRow {
+	f.check <- struct{}{}
+	return <-f.checks
+}
+
+// AwaitCheck implements host.Host.
+func (f *Fake) AwaitCheck(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-f.check:
+		return nil
+	}
+}
+
+// CheckDone implements host.Host.
+func (f *Fake) CheckDone(ctx context.Context, rows []host.CheckRow) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case f.checks <- rows:
+		return nil
+	}
 }
 
 // Query implements host.Host: there is no database.

@@ -1,0 +1,7 @@
+package publisher
+
+// SetMarkForTest changes the mark that values are held against.
+func (c *Client) SetMarkForTest(change func(*Mark)) { change(&c.mark) }
+
+// PIDForTest is the server process of the session.
+func (c *Client) PIDForTest() uint32 { return c.conn.PgConn().PID() }

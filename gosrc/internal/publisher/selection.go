@@ -1,0 +1,92 @@
+package publisher
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/wildcard"
+)
+
+// perYield is how many names are handed on at a time.
+const perYield = 1000
+
+// Select lists the sequences that belong to a selection, ordered by name, and hands them on in parts that are not used again.
+func (c *Client) Select(ctx context.Context, publications []string, selection host.SequenceSelection,
+	yield func([]host.SequenceName) error,
+) error {
+	const what = "list the sequences"
+	err := c.do(ctx, what, func(ctx context.Context) error { return c.checkPublications(ctx, publications) })
+	if err != nil {
+		return err
+	}
+	return c.once(ctx, what, func(ctx context.Context) error { return c.list(ctx, publications, selection, yield) })
+}
+
+func (c *Client) checkPublications(ctx context.Context, publications []string) error {
+	rows, err := c.query(ctx, noPublicationSQL, publications)
+	if err != nil {
+		return err
+	}
+	var missing string
+	tag, err := pgx.ForEachRow(rows, []any{&missing}, func() error { return nil })
+	if err != nil || tag.RowsAffected() == 0 {
+		return err
+	}
+	e := host.Errorf("42704", "publication \"%s\" does not exist on the publisher", missing)
+	e.Hint = "Create the publication there, or take it from the subscription with ALTER SUBSCRIPTION ... DROP PUBLICATION."
+	return e
+}
+
+func (c *Client) list(ctx context.Context, publications []string, selection host.SequenceSelection,
+	yield func([]host.SequenceName) error,
+) error {
+	tx, err := c.conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	if _, err := tx.Exec(ctx, plannerSQL); err != nil {
+		return err
+	}
+	every := selection.All || len(selection.Include) > 0
+	rows, err := c.query(ctx, sequencesSQL, publications, every)
+	if err != nil {
+		return err
+	}
+	part := make([]host.SequenceName, 0, perYield)
+	var name host.SequenceName
+	var schema string
+	var feeds bool
+	_, err = pgx.ForEachRow(rows, []any{&schema, &name.Name, &feeds}, func() error {
+		if schema != name.Schema {
+			name.Schema = schema // which is then shared by all names in it
+		}
+		if !wanted(selection, name, feeds) {
+			return nil
+		}
+		if part = append(part, name); len(part) < perYield {
+			return nil
+		}
+		err := yield(part)
+		part = part[:0]
+		return err
+	})
+	if err == nil && len(part) > 0 {
+		err = yield(part)
+	}
+	if err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
+
+// wanted applies a selection: include adds to it, exclude wins.
+func wanted(s host.SequenceSelection, name host.SequenceName, feeds bool) bool {
+	full := name.Schema + "." + name.Name
+	if wildcard.MatchAny(s.Exclude, full) {
+		return false
+	}
+	return s.All || feeds || wildcard.MatchAny(s.Include, full)
+}

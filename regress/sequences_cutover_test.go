@@ -1,0 +1,339 @@
+package regress_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/replsync/replsync/regress/cluster"
+)
+
+const shopDDL = `
+	create table orders (id serial primary key, item text);
+	create table bills (id bigint generated always as identity primary key, total int);
+	create sequence tickets start 1000; create table notes (id bigint primary key default nextval('tickets'), text text);
+	create table counters (id int primary key, n bigint)`
+
+// TestUpgrade moves from the oldest version to the newest while applications write.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	running <- struct{}{}
+	t.Cleanup(func() { <-running })
+	majors := cluster.Versions(t)
+	from, to := newSubscriber(t, majors[0]), newSubscriber(t, majors[len(majors)-1], sequencesAtOnce)
+	r := newReplica(t, from, to, shopDDL)
+	r.add(t, 3, "")
+
+	ctx, stop := context.WithCancel(context.Background())
+	var writers sync.WaitGroup
+	failures := make(chan error, 4)
+	for range 4 {
+		writers.Go(func() { failures <- write(ctx, r.pub) })
+	}
+	cluster.Eventually(t, cluster.DefaultDeadline, "the new server to follow", func() bool {
+		return cluster.QueryOne[int64](t, r.sub, "select least((select last_value from orders_id_seq), (select last_value from tickets) - 1000)") > 200
+	})
+	// While rows come in, nobody can promise that the sequences are ahead of them; the last sync is after the last write.
+	stop()
+	writers.Wait()
+	for range 4 {
+		require.NoError(t, <-failures)
+	}
+	r.sub.WaitSubscribed(t, "s", r.pub)
+	requireNotFailed(t, r.sync(t))
+	r.requireReadyToCutOver(t)
+	r.sub.Exec(t, "alter subscription s disable")
+	from.Stop(t, cluster.Fast)
+
+	ctx, stop = context.WithCancel(context.Background())
+	for range 4 {
+		writers.Go(func() { failures <- write(ctx, r.sub) })
+	}
+	before := cluster.QueryOne[int64](t, r.sub, "select count(*) from orders")
+	cluster.Eventually(t, cluster.DefaultDeadline, "rows on the new server", func() bool {
+		return cluster.QueryOne[int64](t, r.sub, "select count(*) from orders") > before+50
+	})
+	stop()
+	writers.Wait()
+	for range 4 {
+		require.NoError(t, <-failures)
+	}
+}
+
+// write inserts until the context ends. An id that was given out before is an error.
+func write(ctx context.Context, db *cluster.Database) error {
+	conn, err := db.TryConnect(context.Background())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	for ctx.Err() == nil {
+		if _, err := conn.Exec(context.Background(), `insert into orders (item) values ('item'); insert into bills (total) values (1);
+			insert into notes (text) values ('note')`); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestCutoverCheck asks whether the subscriber may take over, also with the publisher gone.
+func TestCutoverCheck(t *testing.T) {
+	onTheEnds(t, func(t *testing.T, major int) {
+		publisher, subscriber := newSubscriber(t, major), newSubscriber(t, major)
+		r := newReplica(t, publisher, subscriber, shopDDL)
+		r.add(t, 3, "")
+		story(t, "before the first sync", func(t *testing.T) {
+			require.NotEmpty(t, r.check(t, "false"), "nothing has been synchronized yet: %+v", r.checks(t))
+		})
+		story(t, "all is well", func(t *testing.T) {
+			r.pub.Exec(t, "insert into orders (item) select 'item' from generate_series(1, 10); insert into notes default values")
+			r.sub.WaitSubscribed(t, "s", r.pub)
+			r.sync(t)
+			r.requireReadyToCutOver(t)
+		})
+		story(t, "publisher ahead", func(t *testing.T) {
+			r.move(t, "orders_id_seq", 1)
+			require.NotEmpty(t, r.check(t, "false"), "%+v", r.checks(t))
+			r.sync(t)
+			r.requireReadyToCutOver(t)
+		})
+		story(t, "rows under way", func(t *testing.T) {
+			end := hold(t, r.sub, "lock table counters")
+			r.pub.Exec(t, "insert into counters values (1, 1)")
+			r.sync(t)
+			require.Contains(t, r.check(t, "false"), "received s", "%+v", r.checks(t))
+			end("rollback")
+			r.requireReadyToCutOver(t)
+			r.sub.Exec(t, "alter subscription s disable")
+			cluster.Eventually(t, cluster.DefaultDeadline, "an answer that is not known", func() bool {
+				return slices.Contains(r.check(t, "null"), "received s")
+			})
+			r.sub.Exec(t, "alter subscription s enable")
+			r.requireReadyToCutOver(t)
+		})
+		story(t, "tables that are copied", func(t *testing.T) {
+			for _, db := range []*cluster.Database{r.pub, r.sub} {
+				db.Exec(t, "create table late (id serial primary key)")
+			}
+			r.pub.Exec(t, "insert into late select from generate_series(1, 3)")
+			// It cannot be copied while somebody else has the row.
+			r.sub.Exec(t, "insert into late values (2)")
+			r.sub.Exec(t, "alter subscription s refresh publication")
+			r.sub.Exec(t, "select replsync.refresh_selection('s')")
+			r.sync(t)
+			require.NotEmpty(t, r.check(t, "false"), "a table is being copied: %+v", r.checks(t))
+			r.sub.Exec(t, "truncate late")
+			r.sub.WaitSubscribed(t, "s", r.pub)
+			r.sync(t)
+			r.requireReadyToCutOver(t)
+		})
+		story(t, "who may ask", func(t *testing.T) {
+			subscriber.Exec(t, "create role monitor login in role pg_monitor; create role nobody login")
+			rows := cluster.Query[string](t, r.sub.With("user=monitor"), "select check_name from replsync.cutover_check('s')")
+			require.NotEmpty(t, rows)
+			failure(t, r.sub.With("user=nobody"), "select * from replsync.cutover_check('s')", "42501", "permission denied")
+		})
+
+		died := func(t *testing.T) {
+			t.Helper()
+			publisher.Kill9(t)
+			// What is known survives a crash here too. What the apply worker commits is on disk a moment later.
+			subscriber.Exec(t, "checkpoint")
+			subscriber.Kill9(t)
+			subscriber.Start(t)
+		}
+		back := func(t *testing.T) {
+			t.Helper()
+			publisher.Start(t)
+			r.sub.WaitSubscribed(t, "s", r.pub)
+			r.sync(t)
+			r.requireReadyToCutOver(t)
+		}
+		about := func(t *testing.T, object string) checkRow {
+			t.Helper()
+			for _, row := range r.checks(t) {
+				if strings.Contains(row.Object, object) {
+					return row
+				}
+			}
+			return checkRow{}
+		}
+		story(t, "publisher dead, and nothing came after the last sync", func(t *testing.T) {
+			r.pub.Exec(t, "insert into orders (item) values ('one more')")
+			r.sub.WaitSubscribed(t, "s", r.pub)
+			r.sync(t)
+			died(t)
+			require.Empty(t, r.check(t, "false"), "%+v", r.checks(t))
+			next := cluster.QueryOne[int64](t, r.sub, "select nextval('orders_id_seq')")
+			require.Greater(t, next, cluster.QueryOne[int64](t, r.sub, "select max(id) from orders"))
+			back(t)
+		})
+		story(t, "publisher dead, and rows came after the last sync", func(t *testing.T) {
+			r.pub.Exec(t, "insert into orders (item) select 'late' from generate_series(1, 5)")
+			r.sub.WaitSubscribed(t, "s", r.pub)
+			died(t)
+			require.NotEmpty(t, r.check(t, "false"), "rows were applied that the sequences may be behind of: %+v", r.checks(t))
+			row := about(t, "orders_id_seq")
+			require.True(t, row.OK != nil && !*row.OK, "%+v in %+v", row, r.checks(t))
+			require.NotEmpty(t, row.Hint)
+			back(t)
+		})
+		story(t, "publisher promoted", func(t *testing.T) {
+			// A position of another timeline says nothing about this one's.
+			standby := publisher.Standby(t)
+			r.pub.Exec(t, "insert into orders (item) values ('a')")
+			r.sub.WaitSubscribed(t, "s", r.pub)
+			r.sync(t)
+			publisher.WaitReplayed(t, standby)
+			publisher.Kill9(t)
+			standby.Promote(t)
+			r.publisher, r.pub = standby, standby.DB("pub_"+r.name)
+			r.connectAs(t, "user=postgres")
+			r.pub.Exec(t, "insert into orders (item) values ('b')")
+			r.sync(t)
+			require.Equal(t, position(t, r.pub, "orders_id_seq"), position(t, r.sub, "orders_id_seq"))
+		})
+	})
+}
+
+// TestSequencesOfStandby has a publisher that is a standby itself, and only for the sequences.
+func TestSequencesOfStandby(t *testing.T) {
+	onTheEnds(t, func(t *testing.T, major int) {
+		primary := newSubscriber(t, major)
+		r := replicaDatabases(t, primary, primary, shopDDL+"; create unlogged sequence unlogged")
+		standby := primary.Standby(t)
+		subscriber := newSubscriber(t, major)
+		subscriber.Exec(t, "create database sub_"+r.name)
+		r.subscriber, r.sub = subscriber, subscriber.DB("sub_"+r.name)
+		r.sub.Exec(t, shopDDL+"; create extension replsync; create sequence unlogged")
+		r.move(t, "orders_id_seq", 10)
+		r.pub.Exec(t, "select setval('tickets', 5000, false)")
+		primary.WaitReplayed(t, standby)
+		r.publisher = standby
+		r.sub.Exec(t, fmt.Sprintf("create subscription s connection %s publication p with (connect = false, slot_name = none)",
+			cluster.QuoteLiteral(r.conninfoOf("user=postgres"))))
+		r.add(t, 3, "'all', include => '{}', exclude => '{public.unlogged}'")
+		rows := r.sync(t)
+		require.Len(t, rows, 3)
+		requireNotFailed(t, rows)
+		// What a standby knows is what the primary has logged, up to 32 values ahead.
+		require.GreaterOrEqual(t, *rows["public.orders_id_seq"].LocalAfter, int64(10))
+		require.LessOrEqual(t, *rows["public.orders_id_seq"].LocalAfter, int64(42))
+		requirePositions(t, r.sub, "tickets", "5000|f")
+	})
+}
+
+// TestSubscriberStandby promotes the subscriber's own standby: the state is there.
+func TestSubscriberStandby(t *testing.T) {
+	onTheEnds(t, func(t *testing.T, major int) {
+		publisher, subscriber := newSubscriber(t, major), newSubscriber(t, major, sequencesAtOnce)
+		r := newReplica(t, publisher, subscriber, shopDDL)
+		r.add(t, 3, "exclude => '{}'")
+		r.move(t, "orders_id_seq", 10)
+		waitPosition(t, r.sub, "orders_id_seq", "10|t")
+		standby := subscriber.Standby(t)
+		subscriber.WaitReplayed(t, standby)
+		there := *r
+		there.subscriber, there.sub = standby, standby.DB("sub_"+r.name)
+		require.Equal(t, r.under(t), there.under(t))
+		for _, call := range []string{"add_sequences('s')", "remove_sequences('s')", "refresh_selection('s')", "sync_sequences('s')"} {
+			_, err := there.sub.TryExec(background(t), "select replsync."+call)
+			require.Error(t, err)
+			pgErr, ok := cluster.AsPgError(err)
+			require.True(t, ok, "%v", err)
+			require.Contains(t, []string{"25006", "55000"}, pgErr.Code, "%v", err)
+		}
+		there.waitNoWorker(t)
+		subscriber.Kill9(t)
+		standby.Promote(t)
+		r.move(t, "orders_id_seq", 10)
+		waitPosition(t, there.sub, "orders_id_seq", "20|t")
+		there.waitStatus(t, "public.orders_id_seq", "ready", "")
+		requireNotFailed(t, there.sync(t))
+	})
+}
+
+// TestSequenceDump takes the selection along, and nothing of the state.
+func TestSequenceDump(t *testing.T) {
+	onTheEnds(t, func(t *testing.T, major int) {
+		s := newSubscriber(t, major)
+		r := newReplica(t, s, s, shopDDL+"; create sequence excluded")
+		r.add(t, 3, "'all', exclude => '{public.exc*}', margin => 7")
+		r.move(t, "orders_id_seq", 10)
+		r.sync(t)
+		requirePositions(t, r.sub, "orders_id_seq", "17|t")
+		dump := s.Run(t, "pg_dump", "sub_"+r.name)
+		s.Exec(t, "create database restored")
+		restored := *r
+		restored.sub = s.DB("restored")
+		cmd := s.Command("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "restored")
+		cmd.Stdin = strings.NewReader(dump)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		for name, row := range func() map[string]sequenceStatusRow { rows, _ := restored.tryStatus(); return rows }() {
+			require.Nil(t, row.PublisherLSN, name)
+			require.Nil(t, row.LastSyncAt, name)
+		}
+		r.move(t, "orders_id_seq", 10)
+		rows := restored.sync(t)
+		require.Len(t, rows, 3, "%+v", rows)
+		requirePositions(t, restored.sub, "orders_id_seq", "27|t", "excluded", "1|f")
+		require.Equal(t, r.under(t), restored.under(t))
+	})
+}
+
+const firstServer = 19 // CREATE SUBSCRIPTION ... SERVER, FOR ALL SEQUENCES
+
+// TestCoreSequences leaves to core what core synchronizes, and finds the publisher by a foreign server.
+func TestCoreSequences(t *testing.T) {
+	t.Parallel()
+	majors := cluster.Versions(t)
+	newest := majors[len(majors)-1]
+	if newest < firstServer {
+		return
+	}
+	onVersions(t, []int{newest}, func(t *testing.T, major int) {
+		s := newSubscriber(t, major)
+		story(t, "synchronized by core", func(t *testing.T) {
+			r := newReplica(t, s, s, "create table t (id serial primary key); create sequence other")
+			r.pub.Exec(t, "create publication sequences for all sequences")
+			r.add(t, 2, "'all'")
+			r.sub.Exec(t, "alter subscription s add publication sequences")
+			cluster.Eventually(t, cluster.DefaultDeadline, "core's sync", func() bool {
+				return cluster.QueryOne[int](t, r.sub, "select count(*) from pg_subscription_rel where srsubstate <> 'r'") == 0
+			})
+			r.move(t, "other", 10)
+			requireActions(t, r.sync(t), "public.other", "skipped", reasonCore, "public.t_id_seq", "skipped", reasonCore)
+			requirePositions(t, r.sub, "other", "1|f")
+			require.Equal(t, reasonCore, r.status(t, "public.other").Reason)
+			require.Contains(t, r.status(t, "public.other").Hint, "ALTER SUBSCRIPTION s REFRESH SEQUENCES")
+			// How far core's are is not ours to say.
+			require.Subset(t, r.check(t, "null"), []string{"sequence public.other", "sequence public.t_id_seq"})
+			r.sub.Exec(t, "alter subscription s drop publication sequences")
+			requireActions(t, r.sync(t), "public.other", "set", "", "public.t_id_seq", "unchanged", "")
+		})
+		story(t, "server", func(t *testing.T) {
+			r := replicaDatabases(t, s, s, "create sequence one")
+			s.Exec(t, "create role linked login superuser")
+			r.sub.Exec(t, fmt.Sprintf(`create extension postgres_fdw;
+				create server publisher foreign data wrapper postgres_fdw options (host '127.0.0.1', port '%d', dbname 'pub_%s');
+				create user mapping for postgres server publisher options (user 'linked', password 'Sesame')`, s.Port, r.name))
+			r.sub.Exec(t, "create subscription s server publisher publication p with (connect = false, slot_name = none)")
+			r.add(t, 1, "'all'")
+			r.move(t, "one", 10)
+			requireActions(t, r.sync(t), "public.one", "set", "")
+			// Without a user mapping nobody knows how to connect.
+			r.sub.Exec(t, "drop user mapping for postgres server publisher")
+			_, err := r.trySequences("")
+			require.Error(t, err)
+			requireNoSecrets(t, r, "Sesame")
+			require.False(t, errors.Is(err, context.DeadlineExceeded), "%v", err)
+		})
+	})
+}

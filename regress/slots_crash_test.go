@@ -1,0 +1,148 @@
+package regress_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/replsync/replsync/regress/cluster"
+)
+
+// crashing is a pair whose slots always have a transaction running at their restart_lsn, so that decoding from there
+// needs the snapshot file of exactly that position.
+type crashing struct {
+	*pair
+	slots   []string
+	open    *pgx.Conn
+	id      int
+	pending []int // ids of rows that no slot has confirmed
+}
+
+func newCrashing(t *testing.T, major int) *crashing {
+	c := &crashing{pair: newPair(t, major, cluster.Setting("replsync.slot_naptime_min", "10ms"))}
+	c.primary.Exec(t, "create table t (id int)")
+	for i := range 4 {
+		c.slots = append(c.slots, fmt.Sprintf("s%d", i))
+		c.createSlot(t, "postgres", c.slots[i], "test_decoding")
+	}
+	c.begin(t)
+	c.move(t)
+	c.waitReady(t, c.slots...)
+	return c
+}
+
+// insert writes a row that a transaction of its own commits.
+func (c *crashing) insert(t *testing.T) {
+	c.id++
+	c.primary.Exec(t, "insert into t values ($1)", c.id)
+	c.pending = append(c.pending, c.id)
+}
+
+// begin leaves a transaction open that has written, and commits the one before.
+func (c *crashing) begin(t *testing.T) {
+	before := c.open
+	c.open = c.primary.Connect(t)
+	_, err := c.open.Exec(t.Context(), "begin; insert into t values (0)")
+	require.NoError(t, err)
+	if before != nil {
+		_, err = before.Exec(t.Context(), "commit")
+		require.NoError(t, err)
+		require.NoError(t, before.Close(t.Context()))
+	}
+}
+
+// move moves restart_lsn, confirmed_flush_lsn and catalog_xmin of all slots.
+func (c *crashing) move(t *testing.T) {
+	for range 2 {
+		c.insert(t)
+		c.primary.LogStandbySnapshot(t)
+		c.begin(t)
+		c.primary.LogStandbySnapshot(t)
+		c.primary.Exec(t, "select pg_replication_slot_advance(slot_name, pg_current_wal_flush_lsn()) from pg_replication_slots where slot_type = 'logical'")
+	}
+	c.pending = nil
+}
+
+// follow waits until a copy has followed the primary's slot, so that disk is about to.
+func (c *crashing) follow(t *testing.T) {
+	want := *c.primary.Slots(t)[c.slots[0]].ConfirmedFlushLSN
+	cluster.Eventually(t, cluster.DefaultDeadline, "a copy to follow", func() bool {
+		return cluster.QueryOne[bool](t, c.standby, "select bool_or(confirmed_flush_lsn >= $1) from pg_replication_slots", want)
+	})
+}
+
+// decode checks that the standby, as it is promoted, gives everything that was not confirmed.
+func (c *crashing) decode(t *testing.T, server *cluster.Server) {
+	for _, slot := range c.slots {
+		text := strings.Join(cluster.Query[string](t, server, "select data from pg_logical_slot_peek_changes($1, null, null)", slot), "\n")
+		for _, id := range c.pending {
+			require.Contains(t, text, fmt.Sprintf("id[integer]:%d\n", id), slot)
+		}
+	}
+}
+
+// finish writes rows that nobody confirms, and ends the primary.
+func (c *crashing) finish(t *testing.T) {
+	c.insert(t)
+	c.begin(t)
+	c.insert(t)
+	c.primary.WaitReplayed(t, c.standby)
+	c.primary.Kill9(t)
+}
+
+// Copies are moved in memory, and disk follows. Whenever the standby dies in between, what disk brings back is older, complete,
+// and never ahead of the primary; and it goes on from there.
+func TestCrashWhileCopiesMove(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		c := newCrashing(t, major)
+		random := rand.New(rand.NewPCG(1, uint64(major)))
+		for round := range 6 {
+			c.move(t)
+			if round%2 == 1 {
+				c.primary.Exec(t, "checkpoint")
+			}
+			c.primary.WaitReplayed(t, c.standby)
+			c.follow(t)
+			if round%2 == 1 {
+				// A restartpoint writes the copies, and removes files that none of them needs.
+				go func() { _, _ = c.standby.TryExec(background(t), "checkpoint") }()
+			}
+			time.Sleep(time.Duration(random.IntN(20000)) * time.Microsecond) // a moment of the saving, not a wait for anything
+			c.standby.Kill9(t)
+			c.standby.Start(t)
+			primary := c.primary.Slots(t)
+			for name, slot := range c.standby.Slots(t) {
+				require.LessOrEqual(t, *slot.ConfirmedFlushLSN, *primary[name].ConfirmedFlushLSN)
+				require.LessOrEqual(t, *slot.RestartLSN, *primary[name].RestartLSN)
+			}
+			c.waitReady(t, c.slots...)
+		}
+		c.move(t)
+		c.finish(t)
+		c.standby.Kill9(t)
+		c.standby.Start(t)
+		c.standby.Promote(t)
+		c.decode(t, c.standby)
+	})
+}
+
+// A promotion right after copies were moved finds them usable, and so does a crash right after the promotion.
+func TestPromotionWhileCopiesMove(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		c := newCrashing(t, major)
+		c.move(t)
+		c.primary.WaitReplayed(t, c.standby)
+		c.follow(t)
+		c.finish(t)
+		c.standby.Promote(t)
+		c.decode(t, c.standby)
+		c.standby.Kill9(t)
+		c.standby.Start(t)
+		c.decode(t, c.standby)
+	})
+}
