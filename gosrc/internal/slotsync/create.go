@@ -169,6 +169,7 @@ func (p *pass) reserve(plans []*plan) bool {
 			xmin = x
 		}
 	}
+	xmin = p.createLow(xmin)
 	err := p.h.ReserveWAL(p.ctx, oldest, xmin)
 	if err != nil {
 		for _, plan := range plans {
@@ -228,7 +229,7 @@ func (p *pass) createOne(plan *plan) {
 		Database:          row.DatabaseOID,
 		RestartLSN:        row.RestartLSN,
 		ConfirmedFlushLSN: row.ConfirmedFlushLSN,
-		CatalogXmin:       capXmin(row.CatalogXmin, p.recovery),
+		CatalogXmin:       p.createLow(capXmin(row.CatalogXmin, p.recovery)),
 		TwoPhase:          row.TwoPhase,
 		Logical:           true,
 		Marked:            true,
@@ -252,6 +253,7 @@ func (p *pass) createOne(plan *plan) {
 		return
 	}
 	p.changed = true
+	p.low = 0
 	p.memory.askedMade, p.memory.waitingSince = true, time.Now()
 	if !settled {
 		p.memory.settled[plan.name] = time.Now().Add(settleTime)

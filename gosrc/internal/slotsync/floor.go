@@ -11,6 +11,7 @@ import "github.com/replsync/replsync/gosrc/internal/host"
 // go on.
 func (p *pass) keepLow() {
 	floor := p.floorThere()
+	p.low = 0
 	p.memory.release()
 	var lowest *plan
 	for _, plan := range p.planned(stepKeep) {
@@ -24,7 +25,11 @@ func (p *pass) keepLow() {
 			lowest = plan
 		}
 	}
-	if lowest == nil || floor == 0 {
+	if floor == 0 {
+		return
+	}
+	if lowest == nil {
+		p.low = floor
 		return
 	}
 	p.memory.holdBack(floor)
@@ -32,6 +37,19 @@ func (p *pass) keepLow() {
 	if lowest.local.CatalogXmin.Precedes(floor) {
 		lowest.target.CatalogXmin = floor
 	}
+}
+
+// createLow returns the catalog_xmin of a copy that is made. The first copy stands for keepLow. It cannot ask for less than
+// the primary was asked for already.
+func (p *pass) createLow(x host.XID) host.XID {
+	low := p.low
+	if p.before != 0 && low.Precedes(p.before) {
+		low = p.before
+	}
+	if low != 0 && low.Precedes(x) {
+		return low
+	}
+	return x
 }
 
 // floorThere is the oldest transaction whose rows slots of the primary hold, 0 if none does.

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/primary"
 )
 
 // One copy stays as old as the oldest rows that anything holds on the primary, and the others go on.
@@ -50,4 +51,36 @@ func TestKeepLow(t *testing.T) {
 		move(0, 760)
 		require.Equal(t, [2]host.XID{750, 760}, xmins())
 	})
+}
+
+// The first copy is no newer than a slot that is made while its files are read.
+func TestKeepLowFromTheFirstCopyOn(t *testing.T) {
+	for _, unwanted := range []host.XID{0, 690} {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.host.State.NextXID = 900
+			b.host.Values["replsync.slots"] = "a,late"
+			oldest := host.XID(700)
+			b.primary.state.Slots = []primary.Slot{row("a")}
+			if unwanted != 0 {
+				oldest = unwanted
+				other := row("other")
+				other.CatalogXmin = unwanted
+				b.primary.state.Slots = append(b.primary.state.Slots, other)
+			}
+			b.primary.onFetch = func() {
+				b.primary.onFetch = nil
+				late := row("late")
+				late.CatalogXmin = oldest
+				b.primary.state.Slots = append(b.primary.state.Slots, late)
+				b.primary.slot("a").CatalogXmin = 720
+				b.primary.slot("a").ConfirmedFlushLSN++
+			}
+			b.pass("a created ready")
+			require.Equal(t, oldest, b.slot("a").CatalogXmin)
+			b.pass("a unchanged ready", "late created ready")
+			b.pass("a updated ready", "late unchanged ready")
+			require.Equal(t, host.XID(720), b.slot("a").CatalogXmin)
+			require.Equal(t, oldest, b.slot("late").CatalogXmin)
+		})
+	}
 }

@@ -55,6 +55,7 @@ type pass struct {
 	local    []host.Slot // at the beginning
 	floor    host.XID    // oldest catalog_xmin of them
 	before   host.XID    // what the physical slot held before this pass reserved anything
+	low      host.XID    // what the next copy that is made asks for, if it needs no older one; 0: nothing of the kind
 	state    *primary.State
 	readAt   time.Time // when the read of state began
 	reading  time.Duration
