@@ -517,6 +517,16 @@ func TestHoldBackPromoted(t *testing.T) {
 		require.Empty(t, held.Values("public.t", "id"))
 		p.standby.Unset(t, holdBack)
 		held.WaitValues(t, "public.t", "id", "2")
+
+		// Its own standby is another matter.
+		own := &pair{major: major, primary: p.standby, standby: p.standby.Standby(t, cluster.Slot("next"), cluster.Name("next"))}
+		own.primary.Set(t, holdBack, "next")
+		own.standby.Stop(t, cluster.Fast)
+		waitInactive(t, own.primary, "next")
+		own.primary.Exec(t, "insert into t values (3)")
+		requireHeld(t, own, held, "next", "2")
+		own.standby.Start(t)
+		held.WaitValues(t, "public.t", "id", "2", "3")
 	})
 }
 
