@@ -146,3 +146,23 @@ func TestPromotionWhileCopiesMove(t *testing.T) {
 		c.decode(t, c.standby)
 	})
 }
+
+// A pass that has planned a drop, and has not noticed that its server was promoted, does not get at what is a slot now.
+func TestPlannedDropAfterPromotion(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		p := newPair(t, major)
+		p.primary.Exec(t, "create function selftest_start(text) returns integer language c as 'replsync_selftest'")
+		p.createSlot(t, "postgres", "s", "test_decoding")
+		p.waitReady(t, "s")
+		p.primary.WaitReplayed(t, p.standby)
+		p.primary.Kill9(t)
+		p.standby.Promote(t)
+		requireNoCore(t, p.standby)
+		mark := p.standby.LogMark()
+		p.standby.Exec(t, "select selftest_start('drop s')")
+		p.standby.WaitLog(t, mark, `selftest drop s planned: 55000 replication slots can only be synchronized to a standby server`)
+		// What settles the copies after a promotion may drop it, so it was there.
+		p.standby.WaitLog(t, mark, `selftest drop s promoted: dropped`)
+		require.NotContains(t, p.standby.Slots(t), "s")
+	})
+}

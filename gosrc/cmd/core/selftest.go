@@ -16,7 +16,7 @@ import (
 )
 
 // addSelftest adds the work that tests of the boundary between C and Go need. Its argument is the
-// name of a test and a number.
+// name of a test, and a number or the name of a slot.
 func addSelftest(k map[string]work) {
 	inspectCall()
 	k["selftest"] = func(ctx context.Context, h host.Host, argument string) error {
@@ -29,6 +29,8 @@ func addSelftest(k map[string]work) {
 			return selftestPanic(ctx, h)
 		case "handlers":
 			return selftestHandlers(ctx, h)
+		case "drop":
+			return selftestDrop(ctx, h, number)
 		}
 		return host.Errorf("22023", "unknown self-test %q", name)
 	}
@@ -60,6 +62,26 @@ func selftestErrors(ctx context.Context, h host.Host, n int) error {
 			return err
 		}
 	}
+}
+
+// selftestDrop drops a slot: as a pass does that has not noticed a promotion, then as the settling after one.
+func selftestDrop(ctx context.Context, h host.Host, slot string) error {
+	said := func(err error) string {
+		if err == nil {
+			return "dropped"
+		}
+		return host.Describe(err).SQLState + " " + host.Describe(err).Text
+	}
+	for _, drop := range []struct {
+		name string
+		do   func(context.Context, string) error
+	}{{"planned", h.DropSlot}, {"promoted", h.DropPromoted}} {
+		if err := logf(ctx, h, "selftest drop %s %s: %s", slot, drop.name, said(drop.do(ctx, slot))); err != nil {
+			return err
+		}
+	}
+	_, err := h.Nap(ctx, -1, host.Napping)
+	return err
 }
 
 // selftestPanic panics in a goroutine of its own and in the work itself.

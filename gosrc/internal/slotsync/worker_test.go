@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,6 +209,35 @@ func TestPromotionIsSettledLater(t *testing.T) {
 		_, _, err = b.turn(host.Wakeup{Timeout: true})
 		require.ErrorIs(t, err, ErrPromoted)
 	})
+}
+
+// A promotion that comes between the plan and its drops leaves the copies: they are the slots now.
+func TestDropMeetsPromotion(t *testing.T) {
+	for _, triggered := range []bool{true, false} {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.with(row("gone"), row("anew"))
+			b.primary.drop("gone")
+			b.primary.slot("anew").Plugin = "wal2json"
+			b.host.Before = func(call string) {
+				if strings.HasPrefix(call, "DropSlot") {
+					b.host.Lock(func() { b.host.State.InRecovery, b.host.State.PromoteTriggered = triggered, true })
+				}
+			}
+			_, _, err := b.turn(host.Wakeup{Sync: true})
+			require.NoError(t, err)
+			require.Contains(t, b.host.Calls(), "DropSlot gone")
+			b.usable("gone", true)
+			b.usable("anew", true)
+
+			b.host.Lock(func() { b.host.State.InRecovery = false })
+			_, _, err = b.turn(host.Wakeup{Timeout: true})
+			require.ErrorIs(t, err, ErrPromoted)
+			for _, name := range []string{"gone", "anew"} {
+				mark, _ := parseMarker(b.slot(name).Marker)
+				require.True(t, mark.Promoted && mark.Proven, name)
+			}
+		})
+	}
 }
 
 func TestBeingPromoted(t *testing.T) {
