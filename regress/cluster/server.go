@@ -3,14 +3,12 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,24 +195,6 @@ func (s *Server) AppendConf(t T, settings map[string]string) {
 	}
 	defer f.Close()
 	if _, err := f.WriteString(b.String()); err != nil {
-		t.Fatalf("%v", err)
-	}
-}
-
-// WriteFile writes a file below the data directory, readable by the server
-// alone. It appears whole: the server may act on it, and remove it, at once.
-func (s *Server) WriteFile(t T, name, content string) {
-	t.Helper()
-	path := filepath.Join(s.DataDir(), name)
-	tmp := path + ".tmp"
-	err := os.WriteFile(tmp, []byte(content), 0o600)
-	if err == nil {
-		err = os.Chown(tmp, s.install.uid, s.install.gid)
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
 		t.Fatalf("%v", err)
 	}
 }
@@ -423,167 +403,3 @@ func (s *Server) Unset(t T, name string) {
 	s.Exec(t, "alter system reset "+name)
 	s.Reload(t)
 }
-
-// A Process is a process of a server.
-type Process struct {
-	PID   int
-	Title string
-}
-
-func formatProcesses(processes []Process) string {
-	var b strings.Builder
-	for _, p := range processes {
-		fmt.Fprintf(&b, "%d %s\n", p.PID, p.Title)
-	}
-	return b.String()
-}
-
-// Processes returns the server's processes with their titles.
-func (s *Server) Processes() []Process {
-	var list []Process
-	for _, pid := range processes(s.DataDir()) {
-		cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
-			continue
-		}
-		title := strings.TrimRight(strings.ReplaceAll(string(cmdline), "\x00", " "), " ")
-		list = append(list, Process{pid, title})
-	}
-	return list
-}
-
-// PostmasterPID is the process id of the postmaster.
-func (s *Server) PostmasterPID() int { return s.cmd.Process.Pid }
-
-// FindWorker returns the process whose title matches the regular expression, and
-// 0 when there is none.
-func (s *Server) FindWorker(pattern string) int {
-	re := regexp.MustCompile(pattern)
-	for _, p := range s.Processes() {
-		if p.PID != s.PostmasterPID() && re.MatchString(p.Title) {
-			return p.PID
-		}
-	}
-	return 0
-}
-
-// WorkerPID waits for a process whose title matches the regular expression.
-func (s *Server) WorkerPID(t T, pattern string) int {
-	t.Helper()
-	var pid int
-	Eventually(t, DefaultDeadline, fmt.Sprintf("a process of %s that matches %q", s.Name, pattern), func() error {
-		if pid = s.FindWorker(pattern); pid == 0 {
-			return fmt.Errorf("there are only:\n%s", formatProcesses(s.Processes()))
-		}
-		return nil
-	})
-	return pid
-}
-
-func (s *Server) logPath() string { return filepath.Join(s.dir, "log") }
-
-// Log is everything that the server has logged.
-func (s *Server) Log() string { return s.LogSince(0) }
-
-// A LogMark is a position in a server's log.
-type LogMark int64
-
-// LogMark is the end of the log as it is now.
-func (s *Server) LogMark() LogMark {
-	info, err := os.Stat(s.logPath())
-	if err != nil {
-		return 0
-	}
-	return LogMark(info.Size())
-}
-
-// LogSince is what the server has logged since the mark.
-func (s *Server) LogSince(mark LogMark) string {
-	f, err := os.Open(s.logPath())
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	if _, err := f.Seek(int64(mark), io.SeekStart); err != nil {
-		return ""
-	}
-	text, _ := io.ReadAll(f)
-	return string(text)
-}
-
-// WaitLog waits until a line logged since the mark matches the regular
-// expression, and returns the match.
-func (s *Server) WaitLog(t T, mark LogMark, pattern string) string {
-	t.Helper()
-	re := regexp.MustCompile(pattern)
-	var match string
-	Eventually(t, DefaultDeadline, fmt.Sprintf("the log of %s to match %q", s.Name, pattern), func() error {
-		text := s.LogSince(mark)
-		if match = re.FindString(text); match == "" {
-			return fmt.Errorf("it ends with\n%s", tail(text, 10))
-		}
-		return nil
-	})
-	return match
-}
-
-// Command returns a command that runs one of the version's programs (psql,
-// pg_dump) as the server's user, in the server's root, with the environment
-// set up to connect to this server.
-func (s *Server) Command(program string, args ...string) *exec.Cmd {
-	cmd := s.install.command(s.dir, s.base, program, args...)
-	cmd.Env = append(cmd.Env, "PGHOST=127.0.0.1", fmt.Sprintf("PGPORT=%d", s.Port),
-		"PGUSER=postgres", "PGDATABASE=postgres")
-	return cmd
-}
-
-// Run runs one of the version's programs and returns its output.
-func (s *Server) Run(t T, program string, args ...string) string {
-	t.Helper()
-	out, err := s.Command(program, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// PSQL runs a script with psql, unaligned and without headers, and returns its
-// output.
-func (s *Server) PSQL(t T, script string) string {
-	t.Helper()
-	cmd := s.Command("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-")
-	cmd.Stdin = strings.NewReader(script)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("psql: %v\n%s", err, out)
-	}
-	return strings.TrimRight(string(out), "\n")
-}
-
-// TempDir makes a directory that belongs to the server's user and is removed
-// with the server.
-func (s *Server) TempDir(t T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp(s.dir, "tmp-")
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	if err := os.Chown(dir, s.install.uid, s.install.gid); err != nil {
-		t.Fatalf("%v", err)
-	}
-	return dir
-}
-
-// ReadFile reads a file below the data directory.
-func (s *Server) ReadFile(t T, name string) string {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(s.DataDir(), name))
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	return string(content)
-}
-
-// GiveToServer makes the server's user the owner of everything below a
-// directory.
-func (s *Server) GiveToServer(dir string) error { return s.install.chown(dir) }
