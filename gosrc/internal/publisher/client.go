@@ -19,8 +19,8 @@ const (
 	firstLightRead    = 19 // it opens a sequence with an AccessShareLock
 )
 
-// maxReads is after how many sequences a session gives way to a new one: a server process keeps what it has looked up of each
-// in its caches, about 3 kB, for as long as it lives.
+// maxReads is after how many different sequences a session gives way to a new one: a server process keeps what it has looked
+// up of each in its caches, about 3 kB, for as long as it lives.
 const maxReads = 15000
 
 // lockTimeout is how long a batch waits for a sequence that is being altered or dropped, if the statement may take that long.
@@ -43,7 +43,9 @@ type Client struct {
 	conn  *pgx.Conn
 	major int
 	user  string
-	reads int  // of this session
+	reads int // sequences that this session has read since it began, but for those of rounds that were all its own
+	round int // sequences read since the last mark
+	known known
 	mark  Mark // the last one that was asked for
 }
 
@@ -58,7 +60,7 @@ func New(connect Connect, opts Options) *Client {
 	if opts.MaxReads <= 0 {
 		opts.MaxReads = maxReads
 	}
-	return &Client{connect: connect, opts: opts}
+	return &Client{connect: connect, opts: opts, known: newKnown()}
 }
 
 // User names the role of the connection, once there was one.
@@ -85,6 +87,14 @@ func (c *Client) Close() {
 // have to read another server, or the same one further back.
 func (c *Client) Mark(ctx context.Context) (Mark, error) {
 	c.mark = Mark{}
+	if c.reads == c.round {
+		// It will read the same ones again, which it has in its caches already.
+		c.reads = 0
+	}
+	if c.round > 0 {
+		c.known.trim(c.round)
+	}
+	c.round = 0
 	var mark Mark
 	err := c.do(ctx, "read the position", func(ctx context.Context) (err error) {
 		mark, err = c.readMark(ctx)

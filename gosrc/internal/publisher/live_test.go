@@ -73,6 +73,7 @@ func TestLive(t *testing.T) {
 	t.Run("mark", func(t *testing.T) { testMark(t, s) })
 	t.Run("values", func(t *testing.T) { testValues(t, s) })
 	t.Run("rights", func(t *testing.T) { testRights(t, s) })
+	t.Run("known", func(t *testing.T) { testKnown(t, s) })
 	t.Run("batch", func(t *testing.T) { testBatch(t, s) })
 	t.Run("locks", func(t *testing.T) { testLocks(t, s) })
 	t.Run("dropped meanwhile", func(t *testing.T) { testDropped(t, s) })
@@ -118,7 +119,7 @@ func testValues(t *testing.T, s *server) {
 	int4.Type, int4.Max = 23, math.MaxInt32
 	nine := bigint()
 	nine.Start = 9
-	require.Equal(t, []publisher.Value{
+	all := []publisher.Value{
 		{Definition: bigint(), Position: at(1, false)},
 		{Definition: bigint(), Position: at(2, true)},
 		{Definition: bigint(), Position: at(50, false)},
@@ -140,7 +141,11 @@ func testValues(t *testing.T, s *server) {
 		{Definition: nine, Position: at(9, false)},
 		{Problem: publisher.Missing},
 		{Definition: bigint(), Position: at(2, true)},
-	}, v)
+	}
+	require.Equal(t, all, v)
+	v, err = c.Values(t.Context(), names)
+	require.NoError(t, err)
+	require.Equal(t, all, v, "known by now")
 	none, err := c.Values(t.Context(), nil)
 	require.NoError(t, err)
 	require.Empty(t, none)
@@ -166,6 +171,67 @@ func testRights(t *testing.T, s *server) {
 		require.Equal(t, publisher.Value{Definition: bigint(), Position: at(1, false)}, v[3])
 	}
 	require.Equal(t, publisher.Value{Definition: bigint(), Position: at(1, true)}, v[4])
+	again, err := c.Values(t.Context(), names)
+	require.NoError(t, err)
+	require.Equal(t, v, again, "known by now")
+	s.exec(t, "REVOKE SELECT ON SEQUENCE granted FROM reader")
+	again, err = c.Values(t.Context(), names)
+	require.NoError(t, err)
+	require.Equal(t, publisher.NoRight, again[0].Problem)
+}
+
+// testKnown changes sequences that were read before.
+func testKnown(t *testing.T, s *server) {
+	s.exec(t, "CREATE SCHEMA k", "CREATE SCHEMA l",
+		`DO $$ BEGIN FOR i IN 1..6 LOOP EXECUTE format('CREATE SEQUENCE k.s%s', i); PERFORM setval(format('k.s%s', i), i); END LOOP; END $$`)
+	c := s.client(t, "postgres", publisher.Options{})
+	var names []host.SequenceName
+	for i := range 7 {
+		names = append(names, name("k", fmt.Sprintf("s%d", i+1)))
+	}
+	read := func() []publisher.Value {
+		_, err := c.Mark(t.Context())
+		require.NoError(t, err)
+		v, err := c.Values(t.Context(), names)
+		require.NoError(t, err)
+		return v
+	}
+	want := make([]publisher.Value, 7)
+	for i := range 6 {
+		want[i] = publisher.Value{Definition: bigint(), Position: at(int64(i+1), true)}
+	}
+	want[6] = publisher.Value{Problem: publisher.Missing}
+	require.Equal(t, want, read())
+	require.Equal(t, want, read())
+
+	s.exec(t, "SELECT setval('k.s1', 10)", "SELECT setval('k.s2', 20, false)",
+		"DROP SEQUENCE k.s3", "CREATE SEQUENCE k.s3 START 30", // another one of that name
+		"ALTER SEQUENCE k.s4 RENAME TO s7", "ALTER SEQUENCE k.s5 RENAME TO s4", // names move on
+		"ALTER SEQUENCE k.s6 INCREMENT 2")
+	thirty, two := bigint(), bigint()
+	thirty.Start, two.Increment = 30, 2
+	want = []publisher.Value{
+		{Definition: bigint(), Position: at(10, true)},
+		{Definition: bigint(), Position: at(20, false)},
+		{Definition: thirty, Position: at(30, false)},
+		{Definition: bigint(), Position: at(5, true)},
+		{Problem: publisher.Missing},
+		{Definition: two, Position: at(6, true)},
+		{Definition: bigint(), Position: at(4, true)},
+	}
+	require.Equal(t, want, read())
+	require.Equal(t, want, read())
+
+	s.exec(t, "ALTER SEQUENCE k.s1 SET SCHEMA l")
+	want[0] = publisher.Value{Problem: publisher.Missing}
+	require.Equal(t, want, read())
+	s.exec(t, "CREATE TABLE k.s1 ()", "DROP SEQUENCE k.s2", "CREATE VIEW k.s2 AS SELECT 1")
+	want[0].Problem, want[1] = publisher.NotASequence, publisher.Value{Problem: publisher.NotASequence}
+	require.Equal(t, want, read())
+	s.exec(t, "ALTER SCHEMA k RENAME TO m")
+	require.Equal(t, slices.Repeat([]publisher.Value{{Problem: publisher.Missing}}, 7), read())
+	s.exec(t, "ALTER SCHEMA m RENAME TO k")
+	require.Equal(t, want, read())
 }
 
 // testBatch reads around the sizes of a batch, with one that cannot be read in any place.
@@ -222,6 +288,20 @@ func testLocks(t *testing.T, s *server) {
 	v, err = c.Values(t.Context(), names)
 	require.NoError(t, err)
 	require.Equal(t, publisher.None, v[2].Problem)
+
+	// The same of sequences that are known.
+	tx, err = other.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "DROP SEQUENCE many.s3")
+	require.NoError(t, err)
+	v, err = c.Values(t.Context(), names)
+	require.NoError(t, err)
+	require.Equal(t, publisher.Locked, v[2].Problem)
+	require.Equal(t, publisher.None, v[3].Problem)
+	log, err = os.ReadFile(s.dir + "/log")
+	require.NoError(t, err)
+	require.Equal(t, 2, strings.Count(string(log), "canceling statement due to lock timeout"), "it is waited for once")
+	require.NoError(t, tx.Rollback(t.Context()))
 }
 
 // testDropped drops a sequence between the look-up of the names and the read: the batch waits for a lock meanwhile.
@@ -345,6 +425,13 @@ func testSession(t *testing.T, s *server) {
 		require.NoError(t, err)
 	}
 	require.Len(t, connected, 3, "sessions have an end")
+	for range 6 {
+		_, err := c.Mark(t.Context())
+		require.NoError(t, err)
+		_, err = c.Values(t.Context(), public("a", "b", "c", "d"))
+		require.NoError(t, err)
+	}
+	require.Len(t, connected, 3, "what is read again adds nothing to a session")
 	var readOnly string
 	require.NoError(t, connected[2].QueryRow(t.Context(), "SHOW transaction_read_only").Scan(&readOnly))
 	require.Equal(t, "on", readOnly)

@@ -18,7 +18,7 @@ SELECT pg_catalog.set_config(v.name, v.setting, false)
   FROM (VALUES ('search_path', ''), ('default_transaction_read_only', 'on'), ('lock_timeout', $1::pg_catalog.text),
                ('default_transaction_isolation', 'read committed'), ('default_transaction_deferrable', 'off'),
                ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_seqscan', 'off'),
-               ('jit', 'off')) AS v(name, setting)
+               ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off')) AS v(name, setting)
  WHERE pg_catalog.current_setting(v.name, true) IS NOT NULL`
 
 // plannerSQL puts back for one transaction what sessionSQL took from the planner.
@@ -51,10 +51,10 @@ func valuesSQL(major int) string {
        AS d(last_value, is_called) ON r.readable`
 	}
 	return `
-SELECT r.ord, r.relkind, r.may_select, r.may_use_schema, r.no_content,
+SELECT r.ord, r.oid, r.relkind, r.may_select, r.may_use_schema, r.no_content,
        r.seqtypid::pg_catalog.int8, r.seqstart, r.seqincrement, r.seqmin, r.seqmax, r.seqcycle,
        ` + last + `, ` + called + `
-  FROM (SELECT i.ord, c.relkind::pg_catalog.text AS relkind, s.*, x.*,
+  FROM (SELECT i.ord, c.oid::pg_catalog.int8 AS oid, c.relkind::pg_catalog.text AS relkind, s.*, x.*,
                x.may_select AND NOT x.no_content AS readable
           FROM ROWS FROM (unnest($1::pg_catalog.text[]), unnest($2::pg_catalog.text[])) WITH ORDINALITY AS i(nspname, relname, ord)
           JOIN pg_catalog.pg_namespace AS n ON n.nspname = i.nspname::pg_catalog.name
@@ -64,6 +64,25 @@ SELECT r.ord, r.relkind, r.may_select, r.may_use_schema, r.no_content,
                                     pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS may_use_schema,
                                     c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery() AS no_content) AS x ON true
         OFFSET 0) AS r` + data
+}
+
+// knownSQL reads sequences by their oids, in a session with an empty search_path: the name that a regclass is shown with has its
+// schema then. $1: oids. Of one that is called, or from 18 on of any, it has the position.
+func knownSQL(major int) string {
+	position := `SELECT pg_catalog.pg_sequence_last_value(CASE WHEN r.readable THEN r.oid END), true`
+	if major >= firstSequenceData {
+		position = `SELECT d.last_value, d.is_called FROM pg_catalog.pg_get_sequence_data(CASE WHEN r.readable THEN r.oid END) AS d`
+	}
+	return `
+SELECT r.ord, r.name, r.readable, s.seqtypid::pg_catalog.int8, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcycle,
+       p.last_value IS NULL, coalesce(p.last_value, 0), coalesce(p.is_called, false)
+  FROM (SELECT i.ord, i.oid, i.oid::pg_catalog.regclass::pg_catalog.text AS name,
+               coalesce(pg_catalog.has_sequence_privilege(i.oid, 'SELECT'), false) AS readable
+          FROM unnest($1::pg_catalog.oid[]) WITH ORDINALITY AS i(oid, ord)
+         WHERE i.oid <> 0
+        OFFSET 0) AS r
+  JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = r.oid
+  LEFT JOIN LATERAL (` + position + `) AS p(last_value, is_called) ON r.readable`
 }
 
 // lockedSQL tells which of some sequences a lock keeps from being read, that is held or waited for. $1, $2 as in valuesSQL.

@@ -15,13 +15,13 @@ const perUnion = 50
 // Values reads sequences, in the order of the names.
 func (c *Client) Values(ctx context.Context, names []host.SequenceName) ([]Value, error) {
 	values := make([]Value, len(names))
-	which := make([]int, len(names))
-	for i := range which {
-		which[i] = i
-	}
 	c.reads += len(names)
+	c.round += len(names)
 	b := &batch{names: names, values: values}
-	err := c.isolate(ctx, b, which, c.readCatalog)
+	which, err := c.readKnown(ctx, b)
+	if err == nil {
+		err = c.isolate(ctx, b, which, c.readCatalog)
+	}
 	if err == nil && len(b.uncalled) > 0 {
 		for rest := b.uncalled; err == nil && len(rest) > 0; {
 			n := min(perUnion, len(rest))
@@ -139,6 +139,7 @@ func (c *Client) leaveLocked(ctx context.Context, b *batch, which []int) ([]int,
 func (c *Client) readCatalog(ctx context.Context, b *batch, which []int) error {
 	for _, n := range which {
 		b.values[n] = Value{Problem: Missing}
+		c.known.put(b.names[n], 0)
 	}
 	schemas, names := b.columns(which)
 	rows, err := c.query(ctx, valuesSQL(c.major), schemas, names)
@@ -150,6 +151,7 @@ func (c *Client) readCatalog(ctx context.Context, b *batch, which []int) error {
 	_, err = pgx.ForEachRow(rows, row.columns(), func() error {
 		n := which[row.ord-1]
 		b.values[n] = row.value(c.major)
+		c.known.put(b.names[n], uint32(row.oid))
 		if b.values[n].Problem == None && row.last == nil {
 			uncalled = append(uncalled, n)
 		}
@@ -179,6 +181,7 @@ func (c *Client) readPositions(ctx context.Context, b *batch, which []int) error
 // catalogRow is a row of valuesSQL.
 type catalogRow struct {
 	ord                          int
+	oid                          int64
 	kind                         string
 	maySelect, maySchema, noData *bool
 	typ, start, inc, least, most *int64
@@ -189,7 +192,7 @@ type catalogRow struct {
 
 func (r *catalogRow) columns() []any {
 	return []any{
-		&r.ord, &r.kind, &r.maySelect, &r.maySchema, &r.noData, &r.typ, &r.start, &r.inc, &r.least, &r.most, &r.cycle,
+		&r.ord, &r.oid, &r.kind, &r.maySelect, &r.maySchema, &r.noData, &r.typ, &r.start, &r.inc, &r.least, &r.most, &r.cycle,
 		&r.last, &r.called,
 	}
 }
