@@ -32,7 +32,16 @@ type Connect func(ctx context.Context) (*pgx.Conn, error)
 // Options bound what the client waits for.
 type Options struct {
 	RemoteTimeout time.Duration // for one statement; 0 is no bound
+	FirstTimeout  time.Duration // for the first statements, whose answer takes no work, if that is shorter
 	MaxReads      int           // of sequences by one session; 0: as measured
+}
+
+// firstTimeout is how long it takes to notice that a server does not answer at all.
+func (o *Options) firstTimeout() time.Duration {
+	if o.FirstTimeout > 0 && (o.RemoteTimeout <= 0 || o.FirstTimeout < o.RemoteTimeout) {
+		return o.FirstTimeout
+	}
+	return o.RemoteTimeout
 }
 
 // Client reads a publisher. It is not safe for concurrent use.
@@ -97,6 +106,8 @@ func (c *Client) Mark(ctx context.Context) (Mark, error) {
 	c.round = 0
 	var mark Mark
 	err := c.do(ctx, "read the position", func(ctx context.Context) (err error) {
+		ctx, cancel := bound(ctx, c.opts.firstTimeout())
+		defer cancel()
 		mark, err = c.readMark(ctx)
 		return err
 	})
@@ -158,7 +169,7 @@ func (c *Client) open(ctx context.Context) error {
 
 // prepare makes the session ours.
 func (c *Client) prepare(ctx context.Context) error {
-	ctx, cancel := bound(ctx, c.opts.RemoteTimeout)
+	ctx, cancel := bound(ctx, c.opts.firstTimeout())
 	defer cancel()
 	major, err := majorVersion(c.conn.PgConn().ParameterStatus("server_version"))
 	if err != nil {

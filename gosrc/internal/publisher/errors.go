@@ -71,8 +71,8 @@ func (c *Client) describe(ctx context.Context, what string, err error) error {
 		}
 	case errors.Is(err, context.DeadlineExceeded):
 		e.SQLState = "08006"
-		e.Detail = fmt.Sprintf("There was no answer within %s.", c.opts.RemoteTimeout)
-		e.Hint = "See the parameter replsync.remote_timeout."
+		e.Detail = "There was no answer."
+		e.Hint = "See the parameters replsync.connect_timeout and replsync.remote_timeout."
 	default:
 		e.SQLState = "08006"
 		e.Detail = fmt.Sprintf("The connection was lost: %s.", err)

@@ -40,7 +40,7 @@ func Dial(h host.Server, sub *host.Subscription, s *Settings) Publisher {
 		}
 		return conn, nil
 	}
-	return publisher.New(connect, publisher.Options{RemoteTimeout: s.RemoteTimeout})
+	return publisher.New(connect, publisher.Options{RemoteTimeout: s.RemoteTimeout, FirstTimeout: s.ConnectTimeout})
 }
 
 // access is all that a connection depends on.

@@ -3,10 +3,15 @@ package sequencesync
 import (
 	"context"
 	"errors"
+	"sync"
+	"time"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 	"github.com/replsync/replsync/gosrc/internal/safego"
 )
+
+// askAgain is how often it is looked whether the caller of a request is still there.
+const askAgain = 500 * time.Millisecond
 
 // errGone ends what is done for a caller who does not wait any more.
 var errGone = host.Errorf("57014", "nobody waits for the answer")
@@ -19,7 +24,7 @@ func (w *Worker) serve(ctx context.Context) (served bool, err error) {
 			return served, err
 		}
 		served = true
-		answer := safego.Do(func() error { return w.request(ctx, &r) })
+		answer := w.attended(ctx, &r)
 		w.wanted = w.now()
 		w.rest(ctx)
 		if ctx.Err() != nil {
@@ -34,20 +39,54 @@ func (w *Worker) serve(ctx context.Context) (served bool, err error) {
 	}
 }
 
+// attended does what a request asks for until it is done, or nobody waits for it any more. Its publisher may not answer, while
+// others wait for their turn.
+func (w *Worker) attended(ctx context.Context, r *host.SequenceRequest) error {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	ended, over := make(chan struct{}), make(chan struct{})
+	var answering sync.Mutex
+	safego.Go(func() error {
+		tick := time.NewTicker(askAgain)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ended:
+				return nil
+			case <-tick.C:
+			}
+			answering.Lock()
+			there, err := w.host.Answer(ctx, r.ID, nil, false, nil)
+			answering.Unlock()
+			if err == nil && !there {
+				giveUp(errGone)
+				return nil
+			}
+		}
+	}, func(error) { close(over) })
+	rows := func(rows []host.SequenceRow) error {
+		answering.Lock()
+		defer answering.Unlock()
+		there, err := w.host.Answer(ctx, r.ID, rows, false, nil)
+		if err == nil && !there {
+			err = errGone
+		}
+		return err
+	}
+	err := safego.Do(func() error { return w.request(ctx, r, rows) })
+	// The next answer has to wait for one that is on its way.
+	close(ended)
+	<-over
+	giveUp(nil)
+	return err
+}
+
 // request does what is asked for. The caller gets its error.
-func (w *Worker) request(ctx context.Context, r *host.SequenceRequest) error {
+func (w *Worker) request(ctx context.Context, r *host.SequenceRequest, rows emit) error {
 	s, err := readSettings(ctx, w.host)
 	if err != nil {
 		return err
 	}
 	if err := r.Subscription.ConninfoErr; err != nil && r.Kind != host.CheckPublisher {
-		return err
-	}
-	rows := func(rows []host.SequenceRow) error {
-		there, err := w.host.Answer(ctx, r.ID, rows, false, nil)
-		if err == nil && !there {
-			err = errGone
-		}
 		return err
 	}
 	p, done := w.borrow(&r.Subscription, s)
@@ -65,12 +104,12 @@ func (w *Worker) request(ctx context.Context, r *host.SequenceRequest) error {
 	return host.Errorf("0A000", "unknown request %d", r.Kind)
 }
 
-// borrow returns the connection of the subscription, or one of its own while that is in use.
+// borrow returns the connection of the subscription, or one for this request alone where that is in use, or the caller's
+// transaction has changed how to connect.
 func (w *Worker) borrow(sub *host.Subscription, s *Settings) (p Publisher, done func()) {
 	st := w.states[sub.OID]
-	if st != nil && st.publisher != nil && !st.busy && st.access == accessOf(sub, s) {
-		st.busy = true
-		return st.publisher, func() { st.busy = false }
+	if st != nil && !st.busy && (st.publisher == nil || st.access == accessOf(sub, s)) {
+		return w.connect(sub, s, st)
 	}
 	p = w.open(w.host, sub, s)
 	return p, p.Close

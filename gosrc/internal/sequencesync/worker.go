@@ -14,8 +14,9 @@ const (
 	idleExit = 10 * time.Second
 	// costFactor bounds the share of the time that cycles in which nothing moves take: one in this many.
 	costFactor = 10
-	// keepOpen is the longest pause over which a connection is kept.
-	keepOpen = 10 * time.Second
+	// keepOpen is how long a connection is kept that is not used: longer than pauses are by default, as a new session has to
+	// look everything up.
+	keepOpen = time.Minute
 	// markInterval is how often the table has a watermark that has only moved.
 	markInterval = 30 * time.Second
 	// firstBackOff is the pause after the first error.
@@ -39,7 +40,8 @@ type Worker struct {
 type state struct {
 	access    access
 	publisher Publisher
-	busy      bool // in the middle of a cycle
+	busy      bool      // it is being read
+	used      time.Time // when it last was; zero: it is not connected
 	memory    *memory
 
 	nap       time.Duration
@@ -86,6 +88,7 @@ func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, hos
 		return 0, 0, err
 	}
 	w.keepOnly(subs)
+	w.hangUp()
 	if len(subs) == 0 || !s.SyncSequences {
 		return w.idle(s)
 	}
@@ -96,7 +99,11 @@ func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, hos
 	}
 	timeout := s.NaptimeMax
 	for i := range subs {
-		timeout = min(timeout, w.state(&subs[i]).due.Sub(w.now()))
+		st := w.state(&subs[i])
+		timeout = min(timeout, st.due.Sub(w.now()))
+		if !st.used.IsZero() {
+			timeout = min(timeout, st.used.Add(keepOpen).Sub(w.now()))
+		}
 	}
 	show := host.Napping
 	if failed {
@@ -150,22 +157,18 @@ func (w *Worker) cycles(ctx context.Context, s *Settings, subs []host.Subscripti
 
 // cycle goes over a subscription and sets its next one.
 func (w *Worker) cycle(ctx context.Context, s *Settings, sub *host.Subscription, st *state) error {
-	if a := accessOf(sub, s); st.publisher == nil || st.access != a {
-		st.close()
-		st.publisher, st.access = w.open(w.host, sub, s), a
-	}
+	p, done := w.connect(sub, s, st)
 	began := w.now()
 	st.requested = sub.Requested
-	c := w.newCycle(sub, st.publisher, st.memory, nil)
+	c := w.newCycle(sub, p, st.memory, nil)
 	c.expected = st.members
 	c.rules.disabled = !sub.Enabled && sub.Done >= sub.Requested
 	c.between = func() error {
 		_, err := w.serve(ctx)
 		return err
 	}
-	st.busy = true
 	err := safego.Do(func() error { return c.run(ctx) })
-	st.busy = false
+	done()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -174,10 +177,27 @@ func (w *Worker) cycle(ctx context.Context, s *Settings, sub *host.Subscription,
 	w.report(ctx, sub, st, c, err)
 	st.pause(s, err, c.set > 0, w.now().Sub(began))
 	st.due = w.now().Add(st.nap)
-	if st.nap > keepOpen {
-		st.close()
-	}
 	return err
+}
+
+// connect returns the connection of a subscription for the time until done is called.
+func (w *Worker) connect(sub *host.Subscription, s *Settings, st *state) (p Publisher, done func()) {
+	if a := accessOf(sub, s); st.publisher == nil || st.access != a {
+		st.close()
+		st.publisher, st.access = w.open(w.host, sub, s), a
+	}
+	st.busy = true
+	return st.publisher, func() { st.busy, st.used = false, w.now() }
+}
+
+// hangUp closes the connections that are not used any more. What is known of the publisher is kept.
+func (w *Worker) hangUp() {
+	for _, st := range w.states {
+		if !st.used.IsZero() && w.now().Sub(st.used) >= keepOpen {
+			st.publisher.Close()
+			st.used = time.Time{}
+		}
+	}
 }
 
 // pause finds the time until the next cycle: short while values move, longer while they do not or there is an error, and
@@ -288,6 +308,6 @@ func (w *Worker) disconnect() {
 func (st *state) close() {
 	if st.publisher != nil {
 		st.publisher.Close()
-		st.publisher = nil
+		st.publisher, st.used = nil, time.Time{}
 	}
 }
