@@ -1,5 +1,5 @@
 /*
- * Listing the sequences under care of a subscription. The catalogs are read once a cycle and kept in a
+ * Listing the sequences under care of a subscription. The catalogs are read when they have changed and kept in a
  * compact form; batches are served from it, with the position read anew from each sequence's page.
  */
 #include "replsync.h"
@@ -17,6 +17,7 @@
 #include "utils/catcache.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -31,6 +32,9 @@
 
 /* Relations that have changed since the catalogs were read; with more of them, all count as changed. */
 #define MAX_CHANGED 256
+
+/* How much news of problems the list takes in before it is made anew. */
+#define MAX_NEWS 10000
 
 /* Shared by neighbours: nearly all sequences have the same. */
 typedef struct SequenceDefinition
@@ -65,12 +69,17 @@ static struct
 	int count;
 	int capacity;
 	int next; /* where the last batch ended */
+	int news; /* problems that came or went: each leaves its text in the pool */
 	char *pool;
 	Size pool_left;
 } list;
 
 static Oid changed[MAX_CHANGED];
 static int nchanged = 0;
+static bool catalogs_changed = false; /* in another way */
+
+/* The selection of which the list has the members; whatever changes those writes a new version of its row. */
+static TransactionId list_version;
 
 /* One for each name, matched to what the catalogs have. */
 static const char list_query[] =
@@ -99,6 +108,28 @@ note_change(Datum arg, Oid relid)
 		nchanged = MAX_CHANGED + 1;
 	else
 		changed[nchanged++] = relid;
+}
+
+/* Remember that a schema, a definition or what core synchronizes has changed */
+static void
+note_catalog_change(Datum arg, int cacheid, uint32 hashvalue)
+{
+	catalogs_changed = true;
+}
+
+/* Hear of changes from now on */
+static void
+watch_catalogs(void)
+{
+	static bool registered = false;
+
+	if (registered)
+		return;
+	registered = true;
+	CacheRegisterRelcacheCallback(note_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(SEQRELID, note_catalog_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(SUBSCRIPTIONRELMAP, note_catalog_change, (Datum) 0);
 }
 
 /* Has a relation changed since the catalogs were read? */
@@ -218,18 +249,16 @@ keep_row(HeapTuple row)
 static void
 read_list(Oid subscription)
 {
-	static bool registered = false;
 	Oid types[] = {OIDOID};
 	Datum values[] = {ObjectIdGetDatum(subscription)};
 	Portal portal;
 	int nest_level;
 
-	if (!registered)
-		CacheRegisterRelcacheCallback(note_change, (Datum) 0);
-	registered = true;
+	watch_catalogs();
 	replsync_sequence_list_end();
 	list.context = AllocSetContextCreate(TopMemoryContext, "replsync sequences", ALLOCSET_DEFAULT_SIZES);
 	nchanged = 0;
+	catalogs_changed = false;
 
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -259,6 +288,57 @@ read_list(Oid subscription)
 	SPI_finish();
 	PopActiveSnapshot();
 	list.subscription = subscription;
+}
+
+/* The version of the row with the rules of a subscription; InvalidTransactionId if there is none */
+static TransactionId
+selection_version(Oid subscription)
+{
+	static const Oid types[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(subscription)};
+	TransactionId version = InvalidTransactionId;
+	bool isnull;
+
+	replsync_spi_begin();
+	if (replsync_spi("SELECT xmin FROM replsync.sequence_selection WHERE subscription = $1", 1, types, values) > 0)
+		version = DatumGetTransactionId(replsync_spi_value(0, 1, &isnull));
+	replsync_spi_end();
+	return version;
+}
+
+/*
+ * Have the changes since the catalogs were read nothing to do with the list? A sequence that is renamed, moved or rewritten is a
+ * relation that has changed; one that is made, dropped or altered shows in the catalog of definitions too.
+ */
+static bool
+changes_are_of_others(void)
+{
+	if (catalogs_changed || nchanged > MAX_CHANGED)
+		return false;
+	for (int i = 0; i < nchanged; i++)
+	{
+		if (get_rel_relkind(changed[i]) == RELKIND_SEQUENCE)
+			return false;
+	}
+	/* Looking them up may have brought word of more. */
+	return !catalogs_changed && nchanged <= MAX_CHANGED;
+}
+
+/* Begin with the first sequence of a subscription; the catalogs are read again where the list may be outdated */
+static void
+begin_list(Oid subscription)
+{
+	/* First, so that the members are not older. */
+	TransactionId version = selection_version(subscription);
+
+	if (list.context != NULL && list.subscription == subscription && TransactionIdIsValid(version) &&
+		version == list_version && list.news <= MAX_NEWS && changes_are_of_others())
+	{
+		nchanged = 0;
+		return;
+	}
+	read_list(subscription);
+	list_version = version;
 }
 
 /* Compare a listed name with another one */
@@ -458,7 +538,7 @@ replsync_sequence_list(WireReader *in, StringInfo out)
 	limit = wire_get_int32(in);
 	from_start = schema[0] == '\0' && name[0] == '\0';
 	if (from_start || list.subscription != subscription)
-		read_list(subscription);
+		begin_list(subscription);
 	MemoryContextSwitchTo(context);
 	if (from_start)
 		list.next = 0;
@@ -502,5 +582,6 @@ replsync_sequence_problem_changes(Oid subscription, const char *schema, const ch
 		return false;
 	sequence->problem = reason[0] == '\0' ? NULL : keep(reason);
 	sequence->problem_hash = hash;
+	list.news++;
 	return true;
 }

@@ -84,4 +84,6 @@ replsync_sequence_members(WireReader *in)
 	replsync_spi_end();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
+	/* Nothing else tells of members that come without a change of the rules. */
+	replsync_sequence_list_end();
 }
