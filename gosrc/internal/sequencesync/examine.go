@@ -31,6 +31,8 @@ type rules struct {
 	backwards    bool
 	// disabled: the subscription may be one that was cut over from, and nobody asks.
 	disabled bool
+	// overtaken: a request may have set sequences since this cycle read them.
+	overtaken bool
 }
 
 // examine finds the one thing that there is to say of a sequence.
@@ -77,6 +79,11 @@ func (r *rules) decide(f *finding) {
 		if r.disabled && f.local.Definition.Cycle {
 			// It has no direction in which it could only be ahead.
 			f.action, f.reason, f.detail, f.after = actionKept, reasonDisabled, "", f.local.Position
+			return
+		}
+		if r.overtaken && d.Backwards {
+			// It might be set back to an older value. The next cycle looks again.
+			f.action = actionKept
 			return
 		}
 		f.action, f.set, f.to, f.backwards, f.after = actionSet, true, d.To, d.Backwards, d.To

@@ -164,7 +164,8 @@ func (w *Worker) cycle(ctx context.Context, s *Settings, sub *host.Subscription,
 	c.expected = st.members
 	c.rules.disabled = !sub.Enabled && sub.Done >= sub.Requested
 	c.between = func() error {
-		_, err := w.serve(ctx)
+		served, err := w.serve(ctx)
+		c.rules.overtaken = c.rules.overtaken || served
 		return err
 	}
 	err := safego.Do(func() error { return c.run(ctx) })

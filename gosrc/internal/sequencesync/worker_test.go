@@ -23,6 +23,7 @@ type other struct {
 	values   map[host.SequenceName]publisher.Value
 	err      error
 	before   func(names []host.SequenceName) // is called before values are read
+	after    func(names []host.SequenceName) // is called when they are read
 	hang     func(ctx context.Context) error // is called in the place of the next Mark
 	opened   int
 	closed   int
@@ -64,6 +65,9 @@ func (o *other) Values(_ context.Context, names []host.SequenceName) ([]publishe
 			v.Problem = publisher.Missing
 		}
 		values[i] = v
+	}
+	if o.after != nil {
+		o.after(names)
 	}
 	return values, o.err
 }
@@ -414,6 +418,43 @@ func TestRequestDuringACycle(t *testing.T) {
 	}
 	r.turn()
 	require.True(t, before, "not only after the cycle")
+}
+
+// TestOvertakenCycle has a request that sets a cycling sequence while a cycle holds an older value of it.
+func TestOvertakenCycle(t *testing.T) {
+	r := newRig(t)
+	cycling := bigint()
+	cycling.Cycle = true
+	for i := range perPortion {
+		name := fmt.Sprintf("a%d", i)
+		r.h.PutSequences(1, host.LocalSequence{SequenceName: named(name), OID: host.OID(i + 1), Definition: bigint(), Position: at(5, true)})
+		r.o.put(name, standing(5))
+	}
+	r.h.PutSequences(1, host.LocalSequence{SequenceName: named("z"), OID: 9999, Definition: cycling, Position: at(5, true)})
+	r.o.put("z", publisher.Value{Definition: cycling, Position: at(10, true)})
+	read := make(chan struct{})
+	r.o.after = func(names []host.SequenceName) {
+		if names[0] == named("z") {
+			r.o.after = nil
+			close(read)
+		}
+	}
+	asked := false
+	r.h.Before = func(call string) {
+		if call != "Progress" || asked {
+			return
+		}
+		asked = true
+		<-read
+		r.o.put("z", publisher.Value{Definition: cycling, Position: at(20, true)})
+		r.h.Ask(host.SequenceRequest{ID: 3, Kind: host.SyncSequences, Subscription: r.h.Subscription(1)})
+	}
+	r.turn()
+	require.True(t, r.h.Answered(3).Done)
+	require.Equal(t, at(20, true), r.h.Local(1, named("z")).Position)
+	r.o.put("z", publisher.Value{Definition: cycling, Position: at(2, true)})
+	r.turn()
+	require.Equal(t, at(2, true), r.h.Local(1, named("z")).Position, "the next cycle sets it again")
 }
 
 func TestWatermarkStays(t *testing.T) {
