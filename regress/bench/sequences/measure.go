@@ -25,7 +25,7 @@ func measure(b *harness.B, major, n int, psql bool) {
 	defer s.stop()
 	withCore := major >= firstCore
 
-	var first, coreFirst, all, coreAll, floor, script, some, none, read, readSome cost
+	var first, coreFirst, all, coreAll, floor, script, some, none, call, read, readSome cost
 	ours := func() { number[int](s.ours, "select count(*) from replsync.sync_sequences('s')") }
 	setAll := func() {
 		// The floor knows the values before: they are in a local table.
@@ -78,11 +78,12 @@ func measure(b *harness.B, major, n int, psql bool) {
 		}
 
 		harness.Alternate(round,
-			func() { none.add(s.ours.timed(ours)) },
+			func() { none.add(s.cycle()) },
+			func() { call.add(s.ours.timed(ours)) },
 			func() { read.add(s.pub.timed(s.readAll)) })
 		s.move(max(n/100, 1))
 		harness.Alternate(round,
-			func() { some.add(s.ours.timed(ours)) },
+			func() { some.add(s.cycle()) },
 			func() { readSome.add(s.pub.timed(s.readAll)) })
 		s.check(s.ours)
 	}
@@ -100,6 +101,7 @@ func measure(b *harness.B, major, n int, psql bool) {
 	row("all changed", "WAL bytes", "floor", floor.wal, all.wal, report.RatioAtMost(1.3))
 	row("none changed", "ms", "reading all", read.ms, none.ms, report.RatioAtMost(1.2))
 	row("none changed", "WAL bytes", "", nil, none.wal)
+	row("none changed, sync_sequences() with its rows", "ms", "reading all", read.ms, call.ms)
 	row("1 % changed", "ms", "reading all + 2 % of the floor", sum(readSome.ms, 1, floor.ms, 0.02), some.ms, report.RatioAtMost(1.2))
 	row("1 % changed", "WAL bytes", "1 % of the floor", sum(nil, 0, floor.wal, 0.01), some.wal, report.RatioAtMost(1.3))
 	firstTargets := []report.Target{}

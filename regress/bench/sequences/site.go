@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"strconv"
@@ -39,24 +40,30 @@ type side struct {
 
 func newSite(b *harness.B, major, n int) *site {
 	s := &site{b: b, major: major, n: n}
-	server := func(name string, more map[string]string) *side {
-		server := cluster.New(b, major, cluster.Name(name), cluster.Preload("replsync"), cluster.Fsync(), cluster.Settings(map[string]string{
+	settings := func(more map[string]string) cluster.Option {
+		all := map[string]string{
 			"shared_buffers": "256MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h", "replsync.sync_slots": "off",
 			// A worker that is there, as in use, and makes a cycle only when it is asked to.
 			"replsync.sequence_naptime_min": "1h", "replsync.sequence_naptime_max": "1h", "log_min_messages": "warning", "log_replication_commands": "off",
-		}), cluster.Settings(more))
-		b.Server("%v", server.Install().Version())
+		}
+		maps.Copy(all, more)
+		return cluster.Settings(all)
+	}
+	b.Progress("making %d sequences", n)
+	s.pub = s.side(cluster.New(b, major, cluster.Name("publisher"), cluster.Preload("replsync"), cluster.Fsync(), settings(nil)), "postgres")
+	b.Server("%v", s.pub.server.Install().Version())
+	s.pub.chunks(`execute format('create sequence q%s', i)`, n)
+	s.pub.exec("vacuum analyze")
+	s.pub.exec("checkpoint")
+	// The others are copies, which takes less time than to make them all again.
+	clone := func(name string, more map[string]string) *side {
+		b.Progress("%d sequences on %s", n, name)
+		server := s.pub.server.Standby(b, cluster.Name(name), cluster.NoSlot(), cluster.Fsync(), settings(more))
+		server.Promote(b)
 		return s.side(server, "postgres")
 	}
-	s.pub = server("publisher", nil)
-	s.ours = server("replsync", nil)
-	s.core = server("core", map[string]string{"max_locks_per_transaction": "4096"})
-	for _, side := range []*side{s.pub, s.ours, s.core} {
-		b.Progress("%d sequences on %s", n, side.server.Name)
-		side.chunks(`execute format('create sequence q%s', i)`, n)
-		side.exec("vacuum analyze")
-		side.exec("checkpoint")
-	}
+	s.ours = clone("replsync", nil)
+	s.core = clone("core", map[string]string{"max_locks_per_transaction": "4096"})
 	if err := s.core.session.Close(context.Background()); err != nil {
 		b.Fatalf("%v", err)
 	}
@@ -125,6 +132,20 @@ func (s *side) timed(f func()) (ms, bytes float64) {
 	f()
 	ms = float64(time.Since(began).Microseconds()) / 1000
 	return ms, float64(s.wal() - before)
+}
+
+// cycle lets the worker make one as it does by itself, and returns its milliseconds and the bytes of WAL that it wrote.
+func (s *site) cycle() (ms, bytes float64) {
+	const worker = "from replsync.worker_status where kind = 'sequences' and database = 'postgres'"
+	before, cycles := s.ours.wal(), number[int64](s.ours, "select cycles "+worker)
+	s.ours.exec("select pg_reload_conf()")
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if number[int64](s.ours, "select cycles "+worker) > cycles {
+			return number[float64](s.ours, "select last_cycle_ms "+worker), float64(s.ours.wal() - before)
+		}
+	}
+	s.b.Fatalf("the worker has made no cycle within %v", limit)
+	return 0, 0
 }
 
 // check makes sure that what was timed is the whole work.
