@@ -201,3 +201,35 @@ func (p *pair) checkOnPrimary(t *testing.T) {
 	require.Nil(t, rows[0].OK)
 	require.Nil(t, failoverReady(t, p.standby))
 }
+
+// TestCheckBetweenPasses interrupts feedback while a pass waits for a primary that does not answer. On 15 nobody would notice if
+// rows went meanwhile, so the copies that the last pass has found ready do not count.
+func TestCheckBetweenPasses(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		if major >= firstConflict {
+			t.Skip("replay would invalidate the copy")
+		}
+		p := newPair(t, major, cluster.Settings(map[string]string{
+			"replsync.connect_timeout": "2s", "replsync.remote_timeout": "1h",
+		}))
+		proxy := p.primary.Proxy(t)
+		p.standby.Set(t, "replsync.primary_conninfo", fmt.Sprintf("host=127.0.0.1 port=%d user=postgres sslmode=disable", proxy.Port))
+		p.createSlot(t, "postgres", "s", "test_decoding")
+		p.waitReady(t, "s")
+		waitReadiness(t, p.standby)
+		proxy.Freeze()
+		go func() { _, _ = trySync(p.standby) }()
+		waitWorker(t, p.standby, "to wait for the primary", func(w workerRow) bool { return w.State == "running" })
+
+		held := func() bool { return p.primary.Slots(t)[p.standby.Slot].CatalogXmin != nil }
+		p.standby.Set(t, "hot_standby_feedback", "off")
+		cluster.Eventually(t, cluster.DefaultDeadline, "the primary to forget what it kept", func() bool { return !held() })
+		p.standby.Unset(t, "hot_standby_feedback")
+		cluster.Eventually(t, cluster.DefaultDeadline, "the primary to keep it again", held)
+		// At once, whenever that pass ends.
+		require.False(t, *checkOf(t, failoverCheck(t, p.standby), "slot").OK)
+		require.False(t, *failoverReady(t, p.standby))
+		proxy.Thaw()
+		waitReadiness(t, p.standby)
+	})
+}

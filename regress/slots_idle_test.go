@@ -107,6 +107,52 @@ func TestIdleSlot(t *testing.T) {
 	})
 }
 
+// TestReadyInTwoCycles counts passes. The one that first sees an idle slot has its feedback sent, and waits for it; at worst
+// that comes by itself, and the pass after it makes the copy ready.
+func TestReadyInTwoCycles(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		p := newPair(t, major, onDemand, cluster.Setting("wal_receiver_status_interval", "1s"))
+		p.primary.Exec(t, "create table t (id int)")
+		ready := func(name string) {
+			t.Helper()
+			p.createSlot(t, "postgres", name, "test_decoding")
+			p.primary.WaitReplayed(t, p.standby)
+			before := workerStatus(t, p.standby).Cycles
+			row := syncSlots(t, p.standby)[name]
+			require.Equal(t, "created", row.Action, "%+v", row)
+			if !row.Ready {
+				require.Equal(t, "feedback_pending", row.Reason)
+				// The first message may have been on its way when the copy was made. The next one counts.
+				p.waitNextFeedback(t)
+				p.waitNextFeedback(t)
+				row = syncSlots(t, p.standby)[name]
+			}
+			require.True(t, row.Ready, "%+v", row)
+			require.Equal(t, "ready", slotStatus(t, p.standby)[name].State)
+			require.LessOrEqual(t, workerStatus(t, p.standby).Cycles, before+2)
+		}
+		ready("first")
+		ready("second")
+		p.move(t, "postgres", "first")
+		p.syncReady(t, "first")
+		ready("third")
+		// A SIGHUP would make the walreceiver read a change that nobody has reloaded: the worker sends none.
+		p.standby.Exec(t, "alter system set wal_receiver_timeout = '50s'")
+		ready("fourth")
+	})
+}
+
+// waitNextFeedback waits for feedback of the standby that was sent after now.
+func (p *pair) waitNextFeedback(t *testing.T) {
+	t.Helper()
+	const xmin = "select xmin::text::bigint from pg_replication_slots where slot_name = $1"
+	next := cluster.QueryOne[int64](t, p.primary, "select txid_current()")
+	p.primary.WaitReplayed(t, p.standby)
+	cluster.Eventually(t, cluster.DefaultDeadline, "new feedback of the standby", func() bool {
+		return cluster.QueryOne[int64](t, p.primary, xmin, p.standby.Slot) > next
+	})
+}
+
 // holdXmin waits until the primary holds rows for a standby's query that began now, and lets transactions go by.
 func (p *pair) holdXmin(t *testing.T, standby *cluster.Server) {
 	t.Helper()

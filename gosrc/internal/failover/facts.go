@@ -17,6 +17,8 @@ type Facts struct {
 	Elsewhere bool
 	NoAccess  *host.Message // the connection's role may not read the files that copies need
 	Passes    Passes
+	// Lapsed says that there are signs of a lapse of hot standby feedback since what Passes.Rows shows was found.
+	Lapsed bool
 
 	// Kept are the names that are to be kept, of those on the primary.
 	Kept map[string]bool

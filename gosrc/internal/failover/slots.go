@@ -154,6 +154,10 @@ func (c *check) readySlot(s subject) {
 	}
 	ahead := confirmed > c.Here.Recovery.FlushLSN
 	switch {
+	case c.Lapsed && c.major < firstConflict:
+		// Later versions would notice if rows went.
+		c.fails(checkSlot, s.name, "Wait for the next pass, or run SELECT * FROM replsync.sync_slots().",
+			"It was ready, but hot standby feedback has been interrupted since: the primary may have removed catalog rows that it needs.")
 	case ahead && c.There == nil:
 		c.fails(checkSlot, s.name,
 			"A promotion takes WAL away that the consumer has seen: it has to be made anew, or what it has received since be removed from it.",

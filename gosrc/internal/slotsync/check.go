@@ -18,6 +18,7 @@ import (
 type record struct {
 	mu      sync.Mutex
 	passes  failover.Passes
+	sight   sight         // that what is shown goes by
 	flushed host.LSN      // as last seen
 	between string        // see memory
 	turned  chan struct{} // closed when the worker has first looked around
@@ -67,10 +68,10 @@ func (r *record) ended(began time.Time, between string, err error) {
 	}
 }
 
-// show notes what is shown of the slots; the worker has looked around then.
-func (r *record) show(rows []host.SlotStatus) {
+// show notes what is shown of the slots, and what tells whether they have become unsafe since; the worker has looked around then.
+func (r *record) show(rows []host.SlotStatus, seen sight) {
 	r.mu.Lock()
-	r.passes.Rows = rows
+	r.passes.Rows, r.sight = rows, seen
 	r.mu.Unlock()
 	r.once.Do(func() { close(r.turned) })
 }
@@ -82,10 +83,10 @@ func (r *record) slot(s *Settings) (name string, cascaded bool) {
 	return cmp.Or(r.between, s.PrimarySlotName), r.between != ""
 }
 
-func (r *record) read() failover.Passes {
+func (r *record) read() (failover.Passes, sight) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.passes
+	return r.passes, r.sight
 }
 
 // isAway tells whether an error says that the primary cannot be reached: connections fail (class 08), or the server is
@@ -140,7 +141,10 @@ func (w *Worker) check(ctx context.Context) ([]host.CheckRow, func(), error) {
 	if err := w.lookHere(ctx, s, &f); err != nil {
 		return nil, closeLater, err
 	}
-	f.Now, f.Passes = time.Now(), w.record.read()
+	passes, seen := w.record.read()
+	f.Now, f.Passes = time.Now(), passes
+	f.Lapsed = seen.wasOff(f.Here.Recovery) ||
+		f.There != nil && seen.start != "" && seen.differs(f.There.State, s.PrimarySlotName)
 	return failover.Check(f), closeLater, nil
 }
 

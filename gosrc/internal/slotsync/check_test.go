@@ -2,6 +2,7 @@ package slotsync
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +79,39 @@ func TestCheckWithoutPrimary(t *testing.T) {
 	})
 }
 
+// A lapse that no pass has judged yet makes copies unsafe on 15, where nobody else would notice.
+func TestCheckSeesLapses(t *testing.T) {
+	signs := map[string]func(b *bench){
+		"feedback": func(b *bench) { b.host.Lock(func() { b.host.State.FeedbackLapses++ }) },
+		"restart":  func(b *bench) { b.primary.state.PostmasterStart = "2" },
+		"stream":   func(b *bench) { b.primary.state.Physical.WalSender = "11@2" },
+	}
+	for name, sign := range signs {
+		for _, major := range []int{15, 16} {
+			t.Run(fmt.Sprint(name, major), func(t *testing.T) {
+				inBench(t, major, func(t *testing.T, b *bench) {
+					b.host.Values["replsync.connect_timeout"] = "1000"
+					b.host.Values["max_replication_slots"] = "10"
+					b.primary.inspection.Active, b.primary.inspection.HoldBack = true, "standby"
+					b.primary.inspection.FlushLSN = 1
+					b.with(row("a"))
+					b.attend()
+					require.Empty(t, b.check())
+					sign(b)
+					if major < firstConflict {
+						require.Equal(t, []string{"f slot a"}, b.check())
+					} else {
+						require.Empty(t, b.check())
+					}
+					_, _, err := b.turn(host.Wakeup{Sync: true})
+					require.NoError(t, err)
+					require.Empty(t, b.check())
+				})
+			})
+		}
+	}
+}
+
 func TestCheckThatFails(t *testing.T) {
 	inBench(t, 17, func(t *testing.T, b *bench) {
 		b.with(row("a"))
@@ -92,7 +126,7 @@ func TestRecord(t *testing.T) {
 	inBench(t, 17, func(t *testing.T, b *bench) {
 		b.with(row("a"))
 		good := time.Now()
-		require.Equal(t, good, b.worker.record.read().Last)
+		require.Equal(t, good, b.worker.record.passes.Last)
 		fails := func(err error) {
 			time.Sleep(time.Second)
 			b.primary.err = err
@@ -102,7 +136,7 @@ func TestRecord(t *testing.T) {
 		fails(host.Errorf("08006", "gone"))
 		first := time.Now()
 		fails(host.Errorf("57P03", "starting up"))
-		p := b.worker.record.read()
+		p, _ := b.worker.record.read()
 		require.Equal(t, good, p.Last)
 		require.Equal(t, first, p.Trying)
 		require.NotNil(t, p.Failed)
@@ -110,19 +144,19 @@ func TestRecord(t *testing.T) {
 
 		b.host.State.FlushLSN++
 		fails(host.Errorf("42501", "permission denied"))
-		p = b.worker.record.read()
+		p, _ = b.worker.record.read()
 		require.Zero(t, p.Trying)
 		require.Equal(t, time.Now(), p.LastWAL)
 
 		b.host.Values["hot_standby_feedback"] = "off"
 		fails(nil)
-		p = b.worker.record.read()
+		p, _ = b.worker.record.read()
 		require.NotNil(t, p.Refused)
 		require.Equal(t, good, p.Last)
 
 		b.host.Values["hot_standby_feedback"] = "on"
 		fails(nil)
-		p = b.worker.record.read()
+		p, _ = b.worker.record.read()
 		require.Equal(t, time.Now(), p.Last)
 		require.Nil(t, p.Refused)
 	})

@@ -171,6 +171,28 @@ func TestFilesAreRestored(t *testing.T) {
 	})
 }
 
+// A lapse that was over before a pass began counts also where that does not reach the primary, and is not found again later.
+func TestLapseBeforeFailedPass(t *testing.T) {
+	for _, err := range []error{host.Errorf("08006", "no route"), refuse("elsewhere", "", "").lookingElsewhere(), errReload} {
+		inBench(t, 15, func(t *testing.T, b *bench) {
+			b.with(row("a"))
+			b.host.State.FeedbackLapses++
+			b.primary.err = err
+			require.ErrorIs(t, b.passErr("a updated waiting feedback_off"), err)
+			b.usable("a", false)
+			b.primary.err = nil
+			b.pass("a updated ready")
+		})
+		inBench(t, 16, func(t *testing.T, b *bench) {
+			b.with(row("a"))
+			b.host.State.FeedbackLapses++
+			b.primary.err = err
+			require.ErrorIs(t, b.passErr(), err)
+			b.usable("a", true)
+		})
+	}
+}
+
 // A pass that saw a lapse and came to no end shows what the lapse means.
 func TestLapseInFailedPass(t *testing.T) {
 	for _, major := range []int{15, 16} {

@@ -10,14 +10,9 @@ import (
 
 // memory is what one pass leaves to the next.
 type memory struct {
-	seen         bool // an earlier read of the primary, no lapse since
-	physicalSlot string
-	between      string // the primary's slot of a standby between this one and it; empty: there is none
-	start        string
-	walSender    string
-
-	lapses  uint32 // host.Recovery.FeedbackLapses, once counted
-	counted bool
+	sight
+	seen    bool   // an earlier read of the primary, no lapse since
+	between string // the primary's slot of a standby between this one and it; empty: there is none
 
 	proven    map[string]bool
 	settled   map[string]time.Time    // reads that begin from then on can prove the copy
@@ -36,6 +31,28 @@ type memory struct {
 	askedMade    bool              // a copy was made since
 	fileError    string            // last logged trouble with restoring files
 	told         map[string]string // what was last logged of a slot that is not ready
+}
+
+// sight is what tells of a lapse between two looks.
+type sight struct {
+	physicalSlot string
+	start        string // of the primary's postmaster; empty: it was not read yet
+	walSender    string
+
+	lapses  uint32 // host.Recovery.FeedbackLapses, once counted
+	counted bool
+}
+
+// differs tells whether there was a lapse since, by a read of the primary.
+func (then sight) differs(s *primary.State, physicalSlot string) bool {
+	p := s.Physical
+	return then.physicalSlot != physicalSlot || then.start != s.PostmasterStart ||
+		p.WalSender != "" && then.walSender != "" && then.walSender != p.WalSender
+}
+
+// wasOff tells whether feedback has been off for a moment since: by now it may be on again.
+func (then sight) wasOff(r host.Recovery) bool {
+	return then.counted && then.lapses != r.FeedbackLapses
 }
 
 // earlier is a slot as a read before the last one showed it.
@@ -75,9 +92,7 @@ func (m *memory) lapse() {
 // worker, but then nothing is known to be wrong.
 func (m *memory) observe(s *primary.State, physicalSlot string) (lapsed bool) {
 	p := s.Physical
-	lapsed = !p.Exists || p.CatalogXmin == 0 || m.seen &&
-		(m.physicalSlot != physicalSlot || m.start != s.PostmasterStart ||
-			p.WalSender != "" && m.walSender != "" && m.walSender != p.WalSender)
+	lapsed = !p.Exists || p.CatalogXmin == 0 || m.seen && m.differs(s, physicalSlot)
 	if lapsed || !m.seen {
 		m.lapse()
 	}
@@ -94,9 +109,9 @@ func (m *memory) observe(s *primary.State, physicalSlot string) (lapsed bool) {
 	return lapsed
 }
 
-// feedbackWasOff tells whether feedback has been off for a moment since it was last asked: by now it may be on again.
+// feedbackWasOff tells whether feedback has been off for a moment since it was last asked.
 func (m *memory) feedbackWasOff(r host.Recovery) bool {
-	was := m.counted && m.lapses != r.FeedbackLapses
+	was := m.wasOff(r)
 	m.lapses, m.counted = r.FeedbackLapses, true
 	return was
 }

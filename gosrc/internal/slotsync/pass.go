@@ -82,13 +82,13 @@ func (p *pass) run() ([]host.SlotStatus, error) {
 	if r := refuseHere(p.settings, p.recovery); r != nil {
 		return p.refused(r), r
 	}
+	if p.memory.feedbackWasOff(p.recovery) {
+		p.memory.lapse()
+		p.lapsed = true
+	}
 	p.progress("reading", 0, 0)
 	if err := p.read(); err != nil {
-		var r *refusal
-		if errors.As(err, &r) {
-			return p.refused(r), r
-		}
-		return nil, err
+		return p.unread(err), err
 	}
 	p.recheckFiles()
 	p.plan(patterns)
@@ -96,6 +96,17 @@ func (p *pass) run() ([]host.SlotStatus, error) {
 		return p.lost(), err
 	}
 	return p.rows(), nil
+}
+
+// unread shows what it means to the copies that the primary could not be read, or is not the one to copy from.
+func (p *pass) unread(err error) []host.SlotStatus {
+	var r *refusal
+	promoted := errors.Is(err, errPromotion) || errors.Is(context.Cause(p.remote), errPromotion)
+	// The lapse is known now: no later pass would find it again.
+	if errors.As(err, &r) && r.lapse || p.lapsed && p.major < firstConflict && !promoted {
+		return p.refused(new(refusal).lapsing())
+	}
+	return nil
 }
 
 // lost shows the copies that a lapse has cost their proof in a pass that came to no end.

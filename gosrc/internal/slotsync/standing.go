@@ -14,7 +14,7 @@ func (w *Worker) off(ctx context.Context, s *Settings, r host.Recovery) error {
 		w.complain(ctx, err)
 		return nil
 	}
-	w.record.show(rows)
+	w.record.show(rows, w.memory.sight)
 	if sameRows(rows, w.rows) {
 		return nil
 	}

@@ -202,7 +202,7 @@ func (w *Worker) command(ctx context.Context, s *Settings, r host.Recovery, wake
 	dropped, err := w.dropSlots(ctx, s, r, wake.Argument)
 	if dropped > 0 && !s.SyncSlots && !wake.Sync {
 		// No pass follows that would show it.
-		w.record.show(w.rows)
+		w.record.show(w.rows, w.memory.sight)
 		if err := w.host.PassDone(ctx, host.Pass{State: host.Off, Slots: w.rows}); err != nil {
 			return err
 		}
@@ -261,7 +261,7 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) error {
 		rows = w.rows
 	}
 	w.record.ended(began, w.memory.between, err)
-	w.record.show(w.rows)
+	w.record.show(w.rows, w.memory.sight)
 	took := time.Since(began)
 	if err := w.host.PassDone(ctx, host.Pass{Duration: took, State: w.state, Err: err, Slots: rows}); err != nil {
 		return err
