@@ -217,12 +217,25 @@ func TestManyPortions(t *testing.T) {
 	}
 	r.h.PutSequences(1, many...)
 	r.turn()
-	sets := r.h.Sets()
-	require.Len(t, sets, 2*perPortion/perSet+1)
+	require.Equal(t, append(slices.Repeat([]int{perSet}, 2*perPortion/perSet), 1), r.h.Sets())
 	require.EqualValues(t, 1, r.h.Subscription(1).Done)
 	for i := range 2*perPortion + 1 {
 		require.Equal(t, at(int64(i+1), true), r.h.Local(1, named(fmt.Sprintf("s%05d", i))).Position)
 	}
+
+	// The publisher goes in the midst of it: what was reached is set, and the cycle proves nothing.
+	r.o.put("s00000", standing(10))
+	r.o.before = func(names []host.SequenceName) {
+		if names[0] != named("s00000") {
+			r.o.fail(host.Errorf("08006", "gone"))
+		}
+	}
+	r.h.Finished()
+	r.turn()
+	require.Equal(t, at(10, true), r.h.Local(1, named("s00000")).Position)
+	end := r.h.Finished()[0]
+	require.False(t, end.Complete || end.Write)
+	require.ErrorContains(t, end.Err, "gone")
 }
 
 func TestErrors(t *testing.T) {
@@ -270,6 +283,17 @@ func TestGenerations(t *testing.T) {
 	_, _, err := r.Worker.turn(t.Context(), host.Wakeup{Sync: true})
 	require.NoError(t, err)
 	require.EqualValues(t, 2, r.h.Subscription(1).Done, "at once, not when it is due")
+
+	// The selection may have been made anew, without what was recorded of it.
+	r.turn()
+	r.h.Written()
+	r.turn()
+	require.Zero(t, r.h.Written())
+	sub := r.h.Subscription(1)
+	sub.Requested++
+	r.h.Subscribe(sub)
+	r.turn()
+	require.Equal(t, 1, r.h.Written())
 }
 
 func TestDisabled(t *testing.T) {
@@ -455,6 +479,30 @@ func TestOvertakenCycle(t *testing.T) {
 	r.o.put("z", publisher.Value{Definition: cycling, Position: at(2, true)})
 	r.turn()
 	require.Equal(t, at(2, true), r.h.Local(1, named("z")).Position, "the next cycle sets it again")
+}
+
+func TestWatermarkWritten(t *testing.T) {
+	r := newRig(t)
+	r.local("a", 5)
+	r.o.put("a", standing(10))
+	r.turn()
+	r.h.Finished()
+	sub := r.h.Subscription(1)
+	sub.WatermarkWritten = time.Now()
+	r.h.Subscribe(sub)
+	r.o.mark.LSN++
+	r.turn()
+	require.False(t, r.h.Finished()[0].Write, "it has only moved")
+	r.o.put("a", standing(11))
+	r.turn()
+	require.True(t, r.h.Finished()[0].Write, "a value has")
+	r.o.put("b", standing(1))
+	r.h.PutSequences(1, host.LocalSequence{SequenceName: named("b")})
+	sub = r.h.Subscription(1)
+	sub.WatermarkWritten = time.Now()
+	r.h.Subscribe(sub)
+	r.turn()
+	require.True(t, r.h.Finished()[0].Write, "a problem has come")
 }
 
 func TestWatermarkStays(t *testing.T) {
