@@ -80,6 +80,20 @@ func TestSequenceLocks(t *testing.T) {
 			r.pub.Exec(t, "select setval('two', $1)", value)
 			recovers(t)
 		})
+		story(t, "moved here under a waiting worker", func(t *testing.T) {
+			// The worker has looked where it stands, and does not know yet where it should.
+			moveAll()
+			end := hold(t, r.pub, "drop sequence two")
+			done := inBackground(r.sub, "select replsync.sync_sequences('s')")
+			waitBlocked(t, r.pub)
+			r.sub.Exec(t, "select setval('one', 100000)")
+			end("rollback")
+			require.NoError(t, finish(t, done, "the sync"))
+			requirePositions(t, r.sub, "one", "100000|t", "three", fmt.Sprint(value, "|t"))
+			value = 100000
+			moveAll()
+			recovers(t)
+		})
 		story(t, "here", func(t *testing.T) {
 			moveAll()
 			end := hold(t, r.sub, "alter sequence two cache 3")
