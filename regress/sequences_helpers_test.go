@@ -40,7 +40,9 @@ import (
 //	run_as_owner, owners who are no superusers, password_required   TestSequenceSubscriberRights, TestSequencePassword
 //	disable_on_error does not matter, DROP and RENAME of everything TestSequenceBystanders, TestSequenceFollowing
 //	dropped, renamed or locked here; locked by the caller           TestSequenceLocks
+//	schemas and sequences here that change between two syncs        TestSequenceCatalogs
 //	requests that come while a worker is at work                    TestSequenceRequests
+//	a publisher that does not answer                                TestSequenceDeadPublisher
 //	99, 100, 101 and more sequences                                 TestSequenceBatches
 //	a crash in the midst of a batch, a publisher that restarts      TestSequenceCrashes
 //	a publisher that is a standby, a subscriber's standby           TestSequencesOfStandby, TestSubscriberStandby

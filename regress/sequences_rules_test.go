@@ -222,6 +222,46 @@ func (r *replica) failed(t *testing.T) []string {
 	return cluster.Query[string](t, r.sub, "select sequence_name::text || ' ' || reason from replsync.sequence_status where state <> 'ready'")
 }
 
+// TestSequenceCatalogs changes the catalogs here between two syncs of one worker, which keeps what it has read of them.
+func TestSequenceCatalogs(t *testing.T) {
+	onTheEnds(t, func(t *testing.T, major int) {
+		s := newSubscriber(t, major)
+		r := newReplica(t, s, s, "create schema x; create sequence x.one; create sequence x.two")
+		r.add(t, 2, "'all'")
+		value := 0
+		after := func(sql, action, reason string) {
+			t.Helper()
+			r.sub.Exec(t, sql)
+			value += 10
+			r.pub.Exec(t, "select setval('x.one', $1), setval('x.two', $1)", value)
+			row := r.sync(t)["x.one"]
+			require.Equal(t, []string{action, reason}, []string{row.Action, row.Reason}, "%s: %+v", sql, row)
+			if action == "set" {
+				requirePositions(t, r.sub, "x.one", fmt.Sprint(value, "|t"))
+			}
+		}
+		after("select 1", "set", "")
+		after("alter schema x rename to y", "failed", reasonMissingHere)
+		after("alter schema y rename to x", "set", "")
+		after("alter sequence x.one rename to away", "failed", reasonMissingHere)
+		after("create sequence other; alter sequence other set schema x; alter sequence x.other rename to one", "set", "")
+		after("drop sequence x.one", "failed", reasonMissingHere)
+		after("alter sequence x.away rename to one", "set", "")
+		after("alter sequence x.one increment 2", "failed", reasonDefinition)
+		after("alter sequence x.one increment 1 restart 1", "set", "")
+		after("drop sequence x.one; create sequence x.one", "set", "")
+		after("create table x.t (id serial); drop table x.t; alter sequence x.one set schema public; alter sequence one set schema x", "set", "")
+		// Other members by the same rules.
+		r.pub.Exec(t, "create sequence x.three")
+		r.sub.Exec(t, "create sequence x.three")
+		require.Equal(t, 3, cluster.QueryOne[int](t, r.sub, "select replsync.refresh_selection('s')"))
+		require.Len(t, r.sync(t), 3)
+		r.sub.Exec(t, "select replsync.remove_sequences('s')")
+		r.add(t, 1, "'all', exclude => '{x.t*}'")
+		require.Len(t, r.sync(t), 1)
+	})
+}
+
 // TestSequencePersistence has sequences that replication does not know.
 func TestSequencePersistence(t *testing.T) {
 	onTheEnds(t, func(t *testing.T, major int) {
