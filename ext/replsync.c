@@ -15,6 +15,7 @@
 #include "hold_back.h"
 #include "sequence.h"
 #include "shmem.h"
+#include "slot_news.h"
 #include "slot_patterns.h"
 #include "worker.h"
 
@@ -183,6 +184,7 @@ _PG_init(void)
 	/* Without preloading, the functions for a primary work, and the others say what is missing. */
 	if (!process_shared_preload_libraries_in_progress)
 		return;
+	replsync_slot_news_init();
 	define_parameters();
 	replsync_shmem_init();
 	replsync_install_database_hook();

@@ -2,8 +2,9 @@
  * What a standby asks of its primary about logical slots: the slots, those that have moved since, and
  * to be told when one does.
  *
- * Nothing in the server tells when a consumer confirms a position, so waiting is looking at
- * shared memory again and again. It takes no lock but that of the array, and holds no snapshot.
+ * Nothing in the server tells when a consumer confirms a position. Where this library is preloaded it
+ * hears of it (slot_news.c); else, and for what it does not hear of, waiting is looking at shared memory again
+ * and again. It takes no lock but that of the array, and holds no snapshot.
  */
 #include "postgres.h"
 
@@ -29,6 +30,7 @@
 
 #include "compat.h"
 #include "slot.h"
+#include "slot_news.h"
 
 /* From libpq/libpq.h, which needs the headers of GSSAPI: what a backend waits on, the client's socket first */
 extern PGDLLIMPORT WaitEventSet *FeBeWaitSet;
@@ -47,6 +49,9 @@ extern bool pq_buffer_has_data(void);
 
 /* A pause is this many times as long as the look before it. */
 #define LOOK_SHARE 500
+
+/* The pause of one who is told of slots that move, for all that nobody tells. */
+#define LOOK_PAUSE_TOLD 500
 
 PG_FUNCTION_INFO_V1(replsync_logical_slots);
 PG_FUNCTION_INFO_V1(replsync_wait_for_slot_change);
@@ -296,19 +301,24 @@ replsync_wait_for_slot_change(PG_FUNCTION_ARGS)
 	{
 		instr_time began;
 		instr_time took;
-		long pause;
+		long pause = LOOK_PAUSE_TOLD;
 		long remaining;
+		bool told = replsync_slot_news_await();
 
 		INSTR_TIME_SET_CURRENT(began);
 		if (something_changed())
 			break;
 		INSTR_TIME_SET_CURRENT(took);
 		INSTR_TIME_SUBTRACT(took, began);
-		pause = (long) (INSTR_TIME_GET_MICROSEC(took) * LOOK_SHARE / 1000);
+		if (!told)
+		{
+			pause = (long) (INSTR_TIME_GET_MICROSEC(took) * LOOK_SHARE / 1000);
+			pause = Min(Max(pause, LOOK_PAUSE_MIN), LOOK_PAUSE_MAX);
+		}
 		remaining = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-		if (remaining <= 0 ||
-			rest(Min(remaining, Min(Max(pause, LOOK_PAUSE_MIN), LOOK_PAUSE_MAX))))
+		if (remaining <= 0 || rest(Min(remaining, pause)))
 			break;
 	}
+	replsync_slot_news_end();
 	PG_RETURN_VOID();
 }
