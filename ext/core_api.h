@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CORE_ABI		1
+#define CORE_ABI		2
 #define CORE_NAME_LEN	64 /* NAMEDATALEN */
 #define CORE_MARKER_LEN 256
 
@@ -211,12 +211,21 @@ typedef struct CoreProgress
 	int64_t total;
 } CoreProgress;
 
+/* What becomes of the rows that are shown. */
+typedef enum CoreRows
+{
+	CORE_ROWS_STAY = 0, /* the pass failed */
+	CORE_ROWS_REPLACED,
+	CORE_ROWS_CONFIRMED /* they stay, but for last_sync_at; none are sent */
+} CoreRows;
+
 typedef struct CorePass
 {
 	int64_t duration_us;
 	int64_t nrows;
-	int32_t full;  /* rows replace all; else the pass failed and rows stay */
-	int32_t state; /* CoreWorkerState */
+	int32_t rows;		  /* CoreRows */
+	int32_t state;		  /* CoreWorkerState */
+	int64_t last_sync_at; /* with CORE_ROWS_CONFIRMED, of all rows */
 	CoreOutcome outcome;
 } CorePass;
 

@@ -226,21 +226,23 @@ replace_rows(const CoreSlotStatus *rows, int nrows)
  * next pass may be over before they have looked.
  */
 static void
-answer_callers(const CorePass *pass, const CoreSlotStatus *rows)
+answer_callers(const CorePass *pass)
 {
 	ReplsyncShared *s = replsync_shared;
+	bool shown = pass->rows == CORE_ROWS_CONFIRMED;
 
 	s->sync_outcome = pass->outcome;
-	s->sync_nrows = Min((int) pass->nrows, s->maxrows);
+	s->sync_nrows = shown ? s->nrows : Min((int) pass->nrows, s->maxrows);
 	for (int i = 0; i < s->sync_nrows; i++)
 	{
+		const CoreSlotStatus *from = &s->rows[i].status;
 		SyncRow *row = &s->sync_rows[i];
 
-		strlcpy(row->name, rows[i].name, sizeof(row->name));
-		strlcpy(row->database, rows[i].database, sizeof(row->database));
-		strlcpy(row->action, rows[i].action, sizeof(row->action));
-		row->ready = strcmp(rows[i].state, "ready") == 0;
-		strlcpy(row->reason, rows[i].error[0] ? rows[i].error : rows[i].reason, sizeof(row->reason));
+		strlcpy(row->name, from->name, sizeof(row->name));
+		strlcpy(row->database, from->database, sizeof(row->database));
+		strlcpy(row->action, from->action, sizeof(row->action));
+		row->ready = strcmp(from->state, "ready") == 0;
+		strlcpy(row->reason, from->error[0] ? from->error : from->reason, sizeof(row->reason));
 	}
 	s->sync_done = s->sync_begun;
 }
@@ -262,10 +264,20 @@ replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows)
 		s->last_error = pass->outcome;
 		s->last_error_at = s->last_cycle_at;
 	}
-	if (pass->full)
-		replace_rows(rows, (int) pass->nrows);
+	switch ((CoreRows) pass->rows)
+	{
+		case CORE_ROWS_STAY:
+			break;
+		case CORE_ROWS_REPLACED:
+			replace_rows(rows, (int) pass->nrows);
+			break;
+		case CORE_ROWS_CONFIRMED:
+			for (int i = 0; i < s->nrows; i++)
+				s->rows[i].status.last_sync_at = pass->last_sync_at;
+			break;
+	}
 	if (s->sync_done != s->sync_begun)
-		answer_callers(pass, rows);
+		answer_callers(pass);
 	LWLockRelease(s->lock);
 
 	ConditionVariableBroadcast(&s->done);

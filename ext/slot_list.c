@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "storage/fd.h"
@@ -12,6 +13,7 @@
 #include "storage/proc.h"
 #include "storage/spin.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "slot.h"
@@ -21,6 +23,9 @@
  * and pg_rewind leave it out, and RestoreSlotFromDisk() (slot.c) reads nothing but "state".
  */
 #define MARKER_PATH "pg_replslot/%s/replsync"
+
+/* How long markers are taken to be what they were where nothing tells otherwise, in milliseconds */
+#define LOOK_AGAIN_MS 1000
 
 /* Return why a slot is invalid, in the words of pg_replication_slots, or NULL */
 const char *
@@ -100,7 +105,7 @@ replsync_marker_read(const char *slot, char *marker)
 	return len >= 0;
 }
 
-/* A marker as it was read, and the file that it was read from */
+/* A marker as it was read, and the file that it was read from; inode 0: it was not */
 typedef struct KnownMarker
 {
 	char slot[CORE_NAME_LEN];
@@ -109,6 +114,12 @@ typedef struct KnownMarker
 	char marker[CORE_MARKER_LEN];
 } KnownMarker;
 
+/* By place in the array of slots */
+static KnownMarker *known = NULL;
+
+/* This process has written a marker since all were looked at */
+static bool marker_written = false;
+
 /*
  * Read the marker of the slot at a place of the array, unless it is known. Markers are replaced and never
  * changed (replsync_marker_write()), so the file's inode and time tell.
@@ -116,7 +127,6 @@ typedef struct KnownMarker
 bool
 replsync_marker_look(int place, const char *slot, char *marker)
 {
-	static KnownMarker *known = NULL;
 	KnownMarker *last;
 	char path[MAXPGPATH];
 	struct stat st;
@@ -142,6 +152,34 @@ replsync_marker_look(int place, const char *slot, char *marker)
 }
 
 /*
+ * Are all markers what they were when they were looked at last, not long ago? Only this process writes any, and a slot that
+ * is made or dropped changes the directory of slots.
+ */
+static bool
+markers_are_known(void)
+{
+	static struct timespec changed;
+	static TimestampTz looked = 0;
+	static bool settled = false;
+	TimestampTz now = GetCurrentTimestamp();
+	struct stat st;
+
+	if (stat("pg_replslot", &st) != 0)
+		return false;
+	if (settled && !marker_written && changed.tv_sec == st.st_ctim.tv_sec &&
+		changed.tv_nsec == st.st_ctim.tv_nsec && now >= looked &&
+		!TimestampDifferenceExceeds(looked, now, LOOK_AGAIN_MS))
+		return true;
+
+	/* What changes after this look has another time, as the time of before is long over. */
+	settled = time(NULL) - st.st_ctim.tv_sec > 1;
+	changed = st.st_ctim;
+	looked = now;
+	marker_written = false;
+	return false;
+}
+
+/*
  * Write the marker of a slot, if it is another one than before, and tell whether it was. The file
  * is on disk then, its name only after replsync_marker_sync() or the save of the slot, which
  * syncs the directory too (SaveSlotToPath(), slot.c).
@@ -161,6 +199,7 @@ replsync_marker_write(const char *slot, const char *marker)
 
 	snprintf(path, sizeof(path), MARKER_PATH, slot);
 	snprintf(tmppath, sizeof(tmppath), MARKER_PATH ".tmp", slot);
+	marker_written = true;
 	fd = OpenTransientFile(tmppath, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
 	if (fd < 0)
 		ereport(ERROR,
@@ -280,6 +319,7 @@ replsync_slot_list(StringInfo out)
 {
 	CoreSlot *slots;
 	int count = 0;
+	bool markers_known = markers_are_known();
 
 	if (TOTAL_REPLICATION_SLOTS <= 0)
 		return;
@@ -308,7 +348,11 @@ replsync_slot_list(StringInfo out)
 	 */
 	for (int i = 0; i < count; i++)
 	{
-		if (!replsync_marker_look(slots[i].index, slots[i].name, slots[i].marker))
+		const KnownMarker *last = known != NULL ? &known[slots[i].index] : NULL;
+
+		if (markers_known && last != NULL && last->inode != 0 && strcmp(last->slot, slots[i].name) == 0)
+			memcpy(slots[i].marker, last->marker, CORE_MARKER_LEN);
+		else if (!replsync_marker_look(slots[i].index, slots[i].name, slots[i].marker))
 			continue;
 		slots[i].flags |= CORE_SLOT_MARKED;
 		if (RecoveryInProgress())

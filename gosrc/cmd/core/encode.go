@@ -126,32 +126,56 @@ func slotToC(s host.Slot) []byte {
 	return raw(&c)
 }
 
-func slotsFromC(b []byte) ([]host.Slot, error) {
-	var slots []host.Slot
-	for size := int(unsafe.Sizeof(C.CoreSlot{})); len(b) > 0; b = b[size:] {
-		c, err := cooked[C.CoreSlot](b)
-		if err != nil {
+// slotList is a list of slots as the shim sent it, and what it says.
+type slotList struct {
+	sent  []byte
+	slots []host.Slot
+}
+
+// next reads the list that follows this one, if there is one. Most slots are what they were.
+func (l *slotList) next(b []byte) (*slotList, error) {
+	size := int(unsafe.Sizeof(C.CoreSlot{}))
+	n := len(b) / size
+	if n*size != len(b) {
+		return nil, errShortAnswer
+	}
+	next := &slotList{sent: b, slots: make([]host.Slot, n)}
+	for i := range next.slots {
+		from, to := i*size, (i+1)*size
+		if l != nil && to <= len(l.sent) && bytes.Equal(b[from:to], l.sent[from:to]) {
+			next.slots[i] = l.slots[i]
+			continue
+		}
+		var err error
+		if next.slots[i], err = slotFromC(b[from:to]); err != nil {
 			return nil, err
 		}
-		s := host.Slot{
-			Name:              get(c.name[:]),
-			Plugin:            get(c.plugin[:]),
-			Marker:            get(c.marker[:]),
-			Invalidation:      get(c.invalidation[:]),
-			Database:          uint32(c.database),
-			RestartLSN:        host.LSN(c.restart_lsn),
-			ConfirmedFlushLSN: host.LSN(c.confirmed_flush_lsn),
-			TwoPhaseAt:        host.LSN(c.two_phase_at),
-			CatalogXmin:       host.XID(c.catalog_xmin),
-			ActivePID:         int32(c.active_pid),
-			Index:             int32(c.index),
-		}
-		for _, f := range slotFlags {
-			*f.field(&s) = c.flags&f.bit != 0
-		}
-		slots = append(slots, s)
 	}
-	return slots, nil
+	return next, nil
+}
+
+func slotFromC(b []byte) (host.Slot, error) {
+	c, err := cooked[C.CoreSlot](b)
+	if err != nil {
+		return host.Slot{}, err
+	}
+	s := host.Slot{
+		Name:              get(c.name[:]),
+		Plugin:            get(c.plugin[:]),
+		Marker:            get(c.marker[:]),
+		Invalidation:      get(c.invalidation[:]),
+		Database:          uint32(c.database),
+		RestartLSN:        host.LSN(c.restart_lsn),
+		ConfirmedFlushLSN: host.LSN(c.confirmed_flush_lsn),
+		TwoPhaseAt:        host.LSN(c.two_phase_at),
+		CatalogXmin:       host.XID(c.catalog_xmin),
+		ActivePID:         int32(c.active_pid),
+		Index:             int32(c.index),
+	}
+	for _, f := range slotFlags {
+		*f.field(&s) = c.flags&f.bit != 0
+	}
+	return s, nil
 }
 
 func recoveryFromC(b []byte) (host.Recovery, error) {
@@ -192,16 +216,23 @@ func wakeupFromC(b []byte) (host.Wakeup, error) {
 	}, nil
 }
 
-func passToC(p host.Pass) []byte {
+// passToC leaves rows out that shown already has, but for the time.
+func passToC(p host.Pass, shown []host.SlotStatus) []byte {
 	c := C.CorePass{
 		duration_us: C.int64_t(p.Duration.Microseconds()),
 		nrows:       C.int64_t(len(p.Slots)),
 		state:       C.int32_t(p.State),
 	}
-	if p.Err == nil || p.Slots != nil {
-		c.full = 1
-	}
 	putOutcome(&c.outcome, p.Err)
+	switch {
+	case p.Err != nil && p.Slots == nil:
+	case confirms(p.Slots, shown):
+		c.rows, c.nrows = C.CORE_ROWS_CONFIRMED, 0
+		c.last_sync_at = C.int64_t(p.Slots[0].LastSyncAt.UnixMicro())
+		return raw(&c)
+	default:
+		c.rows = C.CORE_ROWS_REPLACED
+	}
 	b := make([]byte, 0, int(unsafe.Sizeof(c))+len(p.Slots)*int(unsafe.Sizeof(C.CoreSlotStatus{})))
 	b = append(b, bytesOf(&c)...)
 	for i := range p.Slots {
@@ -209,6 +240,20 @@ func passToC(p host.Pass) []byte {
 		b = append(b, bytesOf(&status)...)
 	}
 	return b
+}
+
+// confirms tells whether rows say the same as those before them, all as of one time. An error is counted each time.
+func confirms(rows, before []host.SlotStatus) bool {
+	if len(rows) == 0 || len(rows) != len(before) || rows[0].LastSyncAt.IsZero() {
+		return false
+	}
+	for i := range rows {
+		a, b := &rows[i], &before[i]
+		if a.Error != "" || !a.LastSyncAt.Equal(rows[0].LastSyncAt) || !a.SameButTime(b) {
+			return false
+		}
+	}
+	return true
 }
 
 func statusToC(s *host.SlotStatus) (c C.CoreSlotStatus) {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/binary"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,12 @@ type shim struct {
 }
 
 var _ host.Host = shim{}
+
+// What this process has heard and said last. Slots are listed in several goroutines, passes end in one.
+var (
+	listed atomic.Pointer[slotList]
+	shown  []host.SlotStatus
+)
 
 func (s shim) do(ctx context.Context, kind int32, data []byte) error {
 	_, err := s.queue.Call(ctx, kind, data)
@@ -40,7 +47,11 @@ func ask[T any](ctx context.Context, s shim, kind int32, data []byte, decode fun
 }
 
 func (s shim) Log(ctx context.Context, level host.Level, m host.Message) error {
-	return s.do(ctx, C.CORE_LOG, logToC(level, m))
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.queue.Start(C.CORE_LOG, logToC(level, m))
+	return nil
 }
 
 // longNap is one before which it may pay to give memory back to the system: that costs a garbage collection, so it is done
@@ -93,15 +104,37 @@ func (s shim) Recovery(ctx context.Context) (host.Recovery, error) {
 }
 
 func (s shim) Slots(ctx context.Context) ([]host.Slot, error) {
-	return ask(ctx, s, C.CORE_SLOT_LIST, nil, slotsFromC)
+	b, err := s.queue.Call(ctx, C.CORE_SLOT_LIST, nil)
+	if err != nil {
+		return nil, err
+	}
+	next, err := listed.Load().next(b)
+	if err != nil {
+		return nil, err
+	}
+	listed.Store(next)
+	return slices.Clone(next.slots), nil
 }
 
 func (s shim) ReserveWAL(ctx context.Context, lsn host.LSN, catalogXmin host.XID) error {
 	return s.do(ctx, C.CORE_SLOT_RESERVE, slotToC(host.Slot{RestartLSN: lsn, CatalogXmin: catalogXmin}))
 }
 
-func (s shim) CreateSlot(ctx context.Context, slot host.Slot) error {
-	return s.do(ctx, C.CORE_SLOT_CREATE, slotToC(slot))
+// each makes one call for each slot.
+func (s shim) each(ctx context.Context, kind int32, slots []host.Slot) []error {
+	data := make([][]byte, len(slots))
+	for i, slot := range slots {
+		data[i] = slotToC(slot)
+	}
+	errs := make([]error, len(slots))
+	for i, call := range s.queue.Start(kind, data...) {
+		_, errs[i] = call.Wait(ctx)
+	}
+	return errs
+}
+
+func (s shim) CreateSlots(ctx context.Context, slots []host.Slot) []error {
+	return s.each(ctx, C.CORE_SLOT_CREATE, slots)
 }
 
 func (s shim) UpdateSlot(ctx context.Context, slot host.Slot) error {
@@ -125,12 +158,16 @@ func (s shim) MoveSlots(ctx context.Context, slots []host.Slot) ([]host.Move, er
 	})
 }
 
-func (s shim) SaveSlot(ctx context.Context, slot host.Slot) error {
-	return s.do(ctx, C.CORE_SLOT_SAVE, slotToC(slot))
+func (s shim) SaveSlots(ctx context.Context, slots []host.Slot) []error {
+	return s.each(ctx, C.CORE_SLOT_SAVE, slots)
 }
 
-func (s shim) DropSlot(ctx context.Context, name string) error {
-	return s.do(ctx, C.CORE_SLOT_DROP, slotToC(host.Slot{Name: name}))
+func (s shim) DropSlots(ctx context.Context, names []string) []error {
+	slots := make([]host.Slot, len(names))
+	for i, name := range names {
+		slots[i].Name = name
+	}
+	return s.each(ctx, C.CORE_SLOT_DROP, slots)
 }
 
 func (s shim) DropPromoted(ctx context.Context, name string) error {
@@ -159,7 +196,14 @@ func (s shim) Progress(ctx context.Context, phase string, done, total int) error
 }
 
 func (s shim) PassDone(ctx context.Context, pass host.Pass) error {
-	return s.do(ctx, C.CORE_PASS_DONE, passToC(pass))
+	err := s.do(ctx, C.CORE_PASS_DONE, passToC(pass, shown))
+	switch {
+	case err != nil:
+		shown = nil
+	case pass.Err == nil || pass.Slots != nil:
+		shown = pass.Slots
+	}
+	return err
 }
 
 func (s shim) CommandDone(ctx context.Context, value int64, err error) error {

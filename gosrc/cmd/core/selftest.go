@@ -72,10 +72,11 @@ func selftestDrop(ctx context.Context, h host.Host, slot string) error {
 		}
 		return host.Describe(err).SQLState + " " + host.Describe(err).Text
 	}
+	planned := func(ctx context.Context, slot string) error { return h.DropSlots(ctx, []string{slot})[0] }
 	for _, drop := range []struct {
 		name string
 		do   func(context.Context, string) error
-	}{{"planned", h.DropSlot}, {"promoted", h.DropPromoted}} {
+	}{{"planned", planned}, {"promoted", h.DropPromoted}} {
 		if err := logf(ctx, h, "selftest drop %s %s: %s", slot, drop.name, said(drop.do(ctx, slot))); err != nil {
 			return err
 		}

@@ -53,10 +53,10 @@ type Host interface {
 	// It must be released before the pass ends.
 	ReserveWAL(ctx context.Context, lsn LSN, catalogXmin XID) error
 
-	// CreateSlot makes a persistent logical slot with exactly these values, or nothing. It fails with
+	// CreateSlots makes persistent logical slots, each with exactly these values, or not at all. Each fails with
 	// ErrCode "58P01" (undefined_file) if WAL from RestartLSN is not here, "3D000" if the database is not here
 	// (yet), "42710" if the name is taken, "53400" if no slot is free, "55000" once this server is being promoted.
-	CreateSlot(ctx context.Context, slot Slot) error
+	CreateSlots(ctx context.Context, slots []Slot) []error
 
 	// UpdateSlot gives a copy of ours exactly these values, except that a confirmed_flush_lsn
 	// never goes back. It writes to disk only where something other than ConfirmedFlushLSN changes, and before the
@@ -66,19 +66,19 @@ type Host interface {
 	UpdateSlot(ctx context.Context, slot Slot) error
 
 	// MoveSlots moves copies of ours, in memory alone: of each the three positions go forward, and nothing else differs from
-	// what it was listed as. What the old position requires is kept until SaveSlot has brought the new one to
+	// what it was listed as. What the old position requires is kept until SaveSlots has brought the new one to
 	// disk.
 	MoveSlots(ctx context.Context, slots []Slot) ([]Move, error)
 
-	// SaveSlot brings a copy to disk that was to move, with what is left of the move. Without Unsaved it goes on to ask the
-	// primary for the catalog rows that the old position required. It fails with ErrCode "42704" where the
+	// SaveSlots brings copies to disk that were to move, with what is left of the move. Without Unsaved one goes on to ask the
+	// primary for the catalog rows that the old position required. Each fails with ErrCode "42704" where the
 	// slot is not that copy any more, "55006" if it is in the way of what is left that it is in use.
-	SaveSlot(ctx context.Context, slot Slot) error
+	SaveSlots(ctx context.Context, slots []Slot) []error
 
-	// DropSlot drops a copy of ours, also a synced one in recovery. A slot that has no marker is refused unless it was made while
+	// DropSlots drops copies of ours, also synced ones in recovery. A slot that has no marker is refused unless it was made while
 	// this server was a primary, as a failover slot (17 and later) or any slot on 15 must have been. So is any ("55000") once this
 	// server is being promoted or was.
-	DropSlot(ctx context.Context, name string) error
+	DropSlots(ctx context.Context, names []string) []error
 
 	// DropPromoted drops a copy on a server that was promoted.
 	DropPromoted(ctx context.Context, name string) error
@@ -218,4 +218,11 @@ type SlotStatus struct {
 	RestartLSN              LSN
 	ConfirmedFlushLSN       LSN
 	LastSyncAt              time.Time
+}
+
+// SameButTime tells whether two rows say the same, but for the time.
+func (s *SlotStatus) SameButTime(other *SlotStatus) bool {
+	x := *s
+	x.LastSyncAt = other.LastSyncAt
+	return x == *other
 }

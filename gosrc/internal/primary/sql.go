@@ -59,7 +59,7 @@ SELECT f.name, pg_catalog.pg_read_binary_file(
 
 // serverSQL identifies the server and shows the physical slot in one row. $1: name of the physical slot.
 //
-// The walsender is known by its pid and start. backend_start is NULL for a role that may not see it; the pid still is there.
+// The slots are read once, as each of them costs the primary time. The walsender is known by its pid and start. backend_start is NULL for a role that may not see it; the pid still is there.
 func serverSQL(major int) string {
 	level := "wal_level"
 	if major >= 19 {
@@ -76,16 +76,22 @@ SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.text,
        pg_catalog.current_setting('primary_slot_name'),
        (pg_catalog.current_setting('hot_standby_feedback')::pg_catalog.bool
         AND pg_catalog.current_setting('wal_receiver_status_interval') OPERATOR(pg_catalog.<>) '0')::pg_catalog.text,
-       (SELECT pg_catalog.string_agg(h.xmin::pg_catalog.text, ' ') FROM pg_catalog.pg_replication_slots AS h),
-       s.slot_name::pg_catalog.text,
-       s.xmin::pg_catalog.text,
-       s.catalog_xmin::pg_catalog.text,
+       s.xmins,
+       s.slot_name,
+       s.xmin,
+       s.catalog_xmin,
        s.active_pid::pg_catalog.text,
        pg_catalog.date_part('epoch', a.backend_start)::pg_catalog.text
   FROM pg_catalog.pg_control_system() AS c
-  LEFT JOIN pg_catalog.pg_replication_slots AS s
-    ON s.slot_type OPERATOR(pg_catalog.=) 'physical' AND s.slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.text
-  LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid OPERATOR(pg_catalog.=) s.active_pid`
+ CROSS JOIN (SELECT pg_catalog.string_agg(h.xmin::pg_catalog.text, ' ') AS xmins,
+                    pg_catalog.max(h.slot_name::pg_catalog.text) FILTER (WHERE h.own) AS slot_name,
+                    pg_catalog.max(h.xmin::pg_catalog.text) FILTER (WHERE h.own) AS xmin,
+                    pg_catalog.max(h.catalog_xmin::pg_catalog.text) FILTER (WHERE h.own) AS catalog_xmin,
+                    pg_catalog.max(h.active_pid) FILTER (WHERE h.own) AS active_pid
+               FROM (SELECT *, slot_type OPERATOR(pg_catalog.=) 'physical' AND
+                               slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.text AS own
+                       FROM pg_catalog.pg_get_replication_slots()) AS h) AS s
+  LEFT JOIN LATERAL pg_catalog.pg_stat_get_activity(COALESCE(s.active_pid, 0)) AS a ON true`
 }
 
 // inspectSQL is for a check before a failover. $1: name of the physical slot, $2: name of the parameter.

@@ -44,24 +44,43 @@ func (q *Queue) Call(ctx context.Context, kind int32, data []byte) ([]byte, erro
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	done := make(chan answer, 1)
+	return q.Start(kind, data)[0].Wait(ctx)
+}
+
+// Started is a request whose answer is yet to be taken.
+type Started struct {
+	queue *Queue
+	id    uint64
+	done  chan answer
+}
+
+// Start puts requests into the queue, to be carried out one after the other: the main thread need not wait
+// for an answer to be taken before it goes on. An answer that nobody wants need not be taken.
+func (q *Queue) Start(kind int32, data ...[]byte) []Started {
+	started := make([]Started, len(data))
 	q.mu.Lock()
-	q.lastID++
-	id := q.lastID
 	if q.waiting == nil {
 		q.waiting = make(map[uint64]chan answer)
 	}
-	q.waiting[id] = done
-	q.pending = append(q.pending, Request{ID: id, Kind: kind, Data: data})
+	for i := range data {
+		q.lastID++
+		started[i] = Started{q, q.lastID, make(chan answer, 1)}
+		q.waiting[q.lastID] = started[i].done
+		q.pending = append(q.pending, Request{ID: q.lastID, Kind: kind, Data: data[i]})
+	}
 	wake := q.wake
 	q.mu.Unlock()
 	wake()
+	return started
+}
 
+// Wait takes the answer. When ctx is done first, it does what Call does.
+func (s Started) Wait(ctx context.Context) ([]byte, error) {
 	select {
-	case a := <-done:
+	case a := <-s.done:
 		return a.data, a.err
 	case <-ctx.Done():
-		q.withdraw(id)
+		s.queue.withdraw(s.id)
 		return nil, context.Cause(ctx)
 	}
 }

@@ -58,6 +58,33 @@ func TestCallReturnsTheAnswerToItsOwnRequest(t *testing.T) {
 	}
 }
 
+func TestStartedRequestsKeepTheirOrder(t *testing.T) {
+	q, wake := newQueue()
+	started := q.Start(1, []byte("a"), []byte("b"), []byte("c"))
+	require.Len(t, wake, 1)
+	for _, want := range []string{"a", "b", "c"} {
+		r, ok := q.Next()
+		require.True(t, ok, "no answer need be taken before the next request is")
+		require.Equal(t, want, string(r.Data))
+		q.Answer(r.ID, r.Data, nil)
+	}
+	for i, want := range []string{"a", "b", "c"} {
+		b, err := started[i].Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, string(b))
+	}
+
+	// What is given up before its turn is not carried out.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, s := range q.Start(1, []byte("d"), []byte("e")) {
+		_, err := s.Wait(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	_, ok := q.Next()
+	require.False(t, ok)
+}
+
 func TestCallReturnsTheErrorOfTheServer(t *testing.T) {
 	q, wake := newQueue()
 	stop := make(chan struct{})

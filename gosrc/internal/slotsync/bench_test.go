@@ -237,7 +237,7 @@ func (b *bench) pass(want ...string) {
 func (b *bench) passErr(want ...string) error {
 	b.t.Helper()
 	b.worker.due = time.Time{}
-	_, _, err := b.turn(host.Wakeup{Timeout: true})
+	_, _, err := b.turn(host.Wakeup{Timeout: true, Sync: true})
 	require.NoError(b.t, err)
 	passes := b.host.Passes()
 	require.Len(b.t, passes, 1)

@@ -65,8 +65,13 @@ func errStillWanted(name string) error {
 func (w *Worker) dropAll(ctx context.Context, slots []host.Slot) (int64, error) {
 	var dropped int64
 	var first error
-	for _, slot := range slots {
-		if err := w.host.DropSlot(ctx, slot.Name); err != nil {
+	names := make([]string, len(slots))
+	for i, slot := range slots {
+		names[i] = slot.Name
+	}
+	for i, err := range w.host.DropSlots(ctx, names) {
+		slot := slots[i]
+		if err != nil {
 			if first == nil {
 				first = fmt.Errorf("could not drop replication slot \"%s\": %w", slot.Name, err)
 			}

@@ -60,9 +60,12 @@ func (p *pass) release() {
 // yet there.
 func (p *pass) dropUnusable() {
 	for _, plan := range p.plans {
+		if !plan.dropFirst {
+			continue
+		}
+		p.dropLocal(plan)
 		switch {
-		case !plan.dropFirst:
-		case p.dropLocal(plan) != nil:
+		case plan.local != nil:
 			plan.step = stepNone
 		case plan.step != stepCreate:
 			plan.action = actionDropped
@@ -117,10 +120,8 @@ func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
 	if err := p.awaitProtection(); err != nil {
 		return nil, err
 	}
+	var still []*plan
 	for _, plan := range plans {
-		if err := p.cancelled(); err != nil {
-			return nil, err
-		}
 		switch seen := plan.seen; {
 		case seen == nil:
 			plan.wait(reasonGone)
@@ -130,8 +131,19 @@ func (p *pass) createSome(plans []*plan) (left []*plan, err error) {
 			plan.remote, plan.readAt = seen, p.readAt
 			left = append(left, plan)
 		default:
-			p.createOne(plan)
+			still = append(still, plan)
 		}
+	}
+	for len(still) > 0 {
+		if err := p.cancelled(); err != nil {
+			return nil, err
+		}
+		some := min(progressStep, len(still))
+		if p.low != 0 {
+			some = 1 // which of them asks for less than the others depends on whether it can be made
+		}
+		p.makeCopies(still[:some])
+		still = still[some:]
 	}
 	return left, nil
 }
@@ -213,8 +225,16 @@ func (p *pass) fetchFor(plans []*plan) ([]*plan, error) {
 	return good, nil
 }
 
-// createOne makes a copy at a position whose files are here.
-func (p *pass) createOne(plan *plan) {
+// creation is a copy that is about to be made.
+type creation struct {
+	plan    *plan
+	slot    host.Slot
+	verdict verdict
+	settled bool // no feedback from before it can be under way
+}
+
+// prepare finds what a copy is to be; nil: it is not to be made yet.
+func (p *pass) prepare(plan *plan) *creation {
 	// The newer row is better, but its confirmed_flush_lsn may not have arrived here.
 	if plan.seen.ConfirmedFlushLSN <= p.flushed() && !twoPhaseUnknown(plan.seen, p.recovery) {
 		plan.remote, plan.readAt = plan.seen, p.readAt
@@ -222,7 +242,7 @@ func (p *pass) createOne(plan *plan) {
 	row := plan.remote
 	if row.ConfirmedFlushLSN > p.flushed() {
 		plan.wait(reasonNotFlushed)
-		return
+		return nil
 	}
 	slot := host.Slot{
 		Name:              plan.name,
@@ -248,17 +268,32 @@ func (p *pass) createOne(plan *plan) {
 		settled: settled,
 	})
 	p.dress(&slot, row, row.CatalogXmin, v)
-	if err := p.h.CreateSlot(p.ctx, slot); err != nil {
-		plan.fail(err)
-		return
+	return &creation{plan, slot, v, settled}
+}
+
+// makeCopies makes copies at positions whose files are here.
+func (p *pass) makeCopies(plans []*plan) {
+	var some []*creation
+	var slots []host.Slot
+	for _, plan := range plans {
+		if c := p.prepare(plan); c != nil {
+			some, slots = append(some, c), append(slots, c.slot)
+		}
 	}
-	p.changed = true
-	p.low = 0
-	p.memory.askedMade, p.memory.waitingSince = true, time.Now()
-	if !settled {
-		p.memory.settled[plan.name] = time.Now().Add(settleTime)
+	for i, err := range p.h.CreateSlots(p.ctx, slots) {
+		c := some[i]
+		if err != nil {
+			c.plan.fail(err)
+			continue
+		}
+		p.changed = true
+		p.low = 0
+		p.memory.askedMade, p.memory.waitingSince = true, time.Now()
+		if !c.settled {
+			p.memory.settled[c.plan.name] = time.Now().Add(settleTime)
+		}
+		p.created(c.plan, c.slot, c.verdict)
 	}
-	p.created(plan, slot, v)
 }
 
 // created takes note of a new copy.

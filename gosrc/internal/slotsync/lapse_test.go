@@ -124,7 +124,7 @@ func TestPrimaryAway(t *testing.T) {
 		s := b.primary.slot("a")
 		s.RestartLSN, s.ConfirmedFlushLSN, s.CatalogXmin = 1050, 1200, 710
 		b.primary.fetchErr = host.Errorf("08006", "no route")
-		b.turn(host.Wakeup{})
+		b.turn(host.Wakeup{Sync: true})
 		require.Equal(t, before, b.slot("a"))
 	})
 }

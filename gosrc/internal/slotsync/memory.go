@@ -24,7 +24,9 @@ type memory struct {
 	level     map[string]string       // the primary's run in which a copy last was not ahead of its slot
 	unsaved   map[string]unsaved      // copies of which disk is to follow
 	flushed   host.LSN                // what was on disk here at the last pass
+	putOff    bool                    // the last pass left snapshot files to the next one, for what slots had confirmed
 
+	idle         *idle             // the last pass, if it had nothing to do
 	verified     map[host.LSN]bool // snapshot files written or compared by this process
 	asked        time.Time         // when feedback was last asked for
 	waitingSince time.Time         // since when copies wait for it, or a copy was made since
@@ -80,6 +82,7 @@ func newMemory() *memory {
 // lapse takes back every proof: for a moment at least the primary may have removed rows that copies need.
 func (m *memory) lapse() {
 	m.seen = false
+	m.idle = nil
 	clear(m.proven)
 	clear(m.verified)
 }
@@ -101,10 +104,12 @@ func (m *memory) observe(s *primary.State, physicalSlot string) (lapsed bool) {
 	if p.WalSender != "" {
 		m.walSender = p.WalSender
 	}
-	clear(m.remote)
-	for _, slot := range s.Slots {
-		m.remote[slot.Name] = slot
-		m.databases[slot.DatabaseOID] = slot.Database
+	if m.idle == nil || !sameSlots(m.idle.slots, s.Slots) {
+		clear(m.remote)
+		for _, slot := range s.Slots {
+			m.remote[slot.Name] = slot
+			m.databases[slot.DatabaseOID] = slot.Database
+		}
 	}
 	return lapsed
 }

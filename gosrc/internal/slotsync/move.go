@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// progressStep is how many copies are looked at between two reports: each is a request to the server.
+	// progressStep is how many copies are looked at, made or dropped between two reports: each is a request to the server.
 	progressStep = 16
-	// How many snapshot files a pass fetches that has news to bring, and one that has none. Each costs an fsync.
+	// How many snapshot files a pass that somebody waits for fetches if it has news to bring, and any pass at most. Each costs an
+	// fsync.
 	fewSnapshots, manySnapshots = 8, 64
 )
 
@@ -129,43 +130,42 @@ func (p *pass) fetchMoved(plans []*plan) error {
 	return nil
 }
 
-// snapshotsNow returns the positions that snapshot files are fetched for in this pass. Where there are many, what slots have
-// confirmed goes first, as it needs none, and the files follow in further passes.
+// snapshotsNow returns the positions that snapshot files are fetched for in this pass. What slots have confirmed goes first,
+// as it needs none, and the files follow in the next pass. That one does not put them off again, whatever moves meanwhile.
 func (p *pass) snapshotsNow(plans []*plan) map[host.LSN]bool {
-	lsns := map[host.LSN]bool{}
+	missing := map[host.LSN]bool{}
 	confirms := false
 	for _, plan := range plans {
 		if plan.snapshot != 0 {
-			lsns[plan.snapshot] = true
 			confirms = confirms || plan.target.ConfirmedFlushLSN != plan.local.ConfirmedFlushLSN
+			if !p.memory.verified[plan.snapshot] {
+				missing[plan.snapshot] = true
+			}
 		}
 	}
-	limit := fewSnapshots
-	if !confirms {
-		limit = manySnapshots
+	later := map[host.LSN]bool{}
+	limit := manySnapshots
+	if confirms && !p.memory.putOff && !(p.asked && len(missing) <= fewSnapshots) {
+		limit = 0
 	}
-	missing := 0
-	for _, lsn := range slices.Sorted(maps.Keys(lsns)) {
-		if p.memory.verified[lsn] {
-			continue
-		}
-		if missing++; missing > limit {
-			delete(lsns, lsn)
+	p.memory.putOff = limit == 0 && len(missing) > 0
+	for i, lsn := range slices.Sorted(maps.Keys(missing)) {
+		if i >= limit {
+			later[lsn] = true
 		}
 	}
-	if missing <= limit {
-		return lsns
-	}
-	p.more = true
+	now := map[host.LSN]bool{}
 	for _, plan := range plans {
-		if plan.snapshot != 0 && (confirms || !lsns[plan.snapshot]) {
+		switch {
+		case plan.snapshot == 0:
+		case later[plan.snapshot]:
 			plan.stay()
+			p.more = true
+		default:
+			now[plan.snapshot] = true
 		}
 	}
-	if confirms {
-		return nil
-	}
-	return lsns
+	return now
 }
 
 // judge weighs what the last read showed of a copy that is here, or is about to be as planned.
@@ -259,24 +259,35 @@ func (p *plan) agrees() bool {
 
 // drop drops the copies whose slots are gone.
 func (p *pass) drop() error {
-	unwanted := p.planned(stepDrop)
-	for i, plan := range unwanted {
+	unwanted := slices.DeleteFunc(p.planned(stepDrop), func(plan *plan) bool { return plan.local == nil })
+	for i := 0; i < len(unwanted); i += progressStep {
 		if err := p.cancelled(); err != nil {
 			return err
 		}
-		if i%progressStep == 0 {
-			p.progress("dropping", i, len(unwanted))
-		}
-		if plan.local != nil && p.dropLocal(plan) == nil && plan.state == "" {
+		p.progress("dropping", i, len(unwanted))
+		p.dropLocal(unwanted[i:min(i+progressStep, len(unwanted))]...)
+	}
+	for _, plan := range unwanted {
+		if plan.local == nil && plan.state == "" {
 			plan.show("", actionDropped, reasonNone)
 		}
 	}
 	return nil
 }
 
-// dropLocal drops the slot that stands here under a plan's name.
-func (p *pass) dropLocal(plan *plan) error {
-	err := p.h.DropSlot(p.ctx, plan.name)
+// dropLocal drops the slots that stand here under the plans' names.
+func (p *pass) dropLocal(plans ...*plan) {
+	names := make([]string, len(plans))
+	for i, plan := range plans {
+		names[i] = plan.name
+	}
+	for i, err := range p.h.DropSlots(p.ctx, names) {
+		p.dropped(plans[i], err)
+	}
+}
+
+// dropped takes note of what became of a slot that was to be dropped.
+func (p *pass) dropped(plan *plan, err error) {
 	switch {
 	case err == nil:
 		p.logDropped(plan)
@@ -284,11 +295,10 @@ func (p *pass) dropLocal(plan *plan) error {
 		// Replay of DROP DATABASE was first.
 	default:
 		plan.fail(err)
-		return err
+		return
 	}
 	p.changed = true
 	p.memory.forget(plan.name)
 	plan.local = nil
 	plan.mark = marker{}
-	return nil
 }

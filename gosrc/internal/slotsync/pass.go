@@ -49,6 +49,7 @@ type pass struct {
 	files        Files
 	settings     *Settings
 	memory       *memory
+	asked        bool // somebody waits for the pass
 
 	recovery host.Recovery
 	major    int
@@ -91,11 +92,16 @@ func (p *pass) run() ([]host.SlotStatus, error) {
 		return p.unread(err), err
 	}
 	p.recheckFiles()
+	if rows := p.asBefore(); rows != nil {
+		return rows, nil
+	}
 	p.plan(patterns)
 	if err := p.carryOut(); err != nil {
 		return p.lost(), err
 	}
-	return p.rows(), nil
+	rows := p.rows()
+	p.noteIdle(rows)
+	return rows, nil
 }
 
 // unread shows what it means to the copies that the primary could not be read, or is not the one to copy from.

@@ -434,3 +434,27 @@ func TestFailoverFlagFollows(t *testing.T) {
 		require.Equal(t, copyOf(*b.primary.slot("a")), b.slot("a"))
 	})
 }
+
+// A pass that finds everything as the last one did need not think again, but nothing that counts may escape it.
+func TestNothingNew(t *testing.T) {
+	for name, change := range map[string]func(b *bench){
+		"feedback": func(b *bench) { b.primary.state.Physical.CatalogXmin = 900 },
+		"patterns": func(b *bench) { b.host.Values["replsync.slots"] = "other" },
+		"timeline": func(b *bench) { b.primary.state.Timeline = 99 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBench(t, 15, func(_ *testing.T, b *bench) {
+				b.with(row("a"))
+				for range 3 {
+					b.pass("a unchanged ready")
+				}
+				change(b)
+				b.pass(map[string]string{
+					"feedback": "a updated waiting catalog_xmin_not_protected",
+					"patterns": "a skipped waiting not_wanted",
+					"timeline": "a skipped ready wal_not_flushed",
+				}[name])
+			})
+		})
+	}
+}

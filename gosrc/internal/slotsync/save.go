@@ -17,6 +17,7 @@ import (
 const (
 	moveBatch = 512                   // copies in one request
 	saveSlice = 10 * time.Millisecond // of saving, between two looks at what else there is to do
+	saveBatch = 8                     // copies that are saved without a look at the time
 	savePause = time.Second           // after a save that failed
 )
 
@@ -143,30 +144,27 @@ func (p *pass) moved(plan *plan, target host.Slot, move host.Move) {
 func (w *Worker) save(ctx context.Context) (time.Time, error) {
 	m := w.memory
 	began := time.Now()
+	var due []string
 	for _, name := range slices.Sorted(maps.Keys(m.unsaved)) {
-		entry := m.unsaved[name]
-		now := time.Now()
-		if now.Sub(began) >= saveSlice {
+		if entry := m.unsaved[name]; !began.Before(entry.due) && !(entry.low && entry.done) {
+			due = append(due, name)
+		}
+	}
+	for batch := range slices.Chunk(due, saveBatch) {
+		if time.Since(began) >= saveSlice {
 			break
 		}
-		if now.Before(entry.due) || entry.low && entry.done {
-			continue
+		slots := make([]host.Slot, len(batch))
+		for i, name := range batch {
+			slots[i] = m.unsaved[name].slot
+			slots[i].Unsaved = !m.unsaved[name].low
 		}
-		entry.slot.Unsaved = !entry.low
-		err := w.host.SaveSlot(ctx, entry.slot)
-		switch {
-		case ctx.Err() != nil:
+		errs := w.host.SaveSlots(ctx, slots)
+		if ctx.Err() != nil {
 			return time.Time{}, context.Cause(ctx)
-		case err == nil && entry.low:
-			entry.done = true
-			m.unsaved[name] = entry
-		case err == nil:
-			delete(m.unsaved, name)
-		case host.HasCode(err, "42704"):
-			delete(m.unsaved, name) // it is gone
-		default:
-			entry.due, entry.err = time.Now().Add(savePause), err
-			m.unsaved[name] = entry // the next pass shows it
+		}
+		for i, name := range batch {
+			m.wasSaved(name, errs[i])
 		}
 	}
 	var next time.Time
@@ -179,6 +177,21 @@ func (w *Worker) save(ctx context.Context) (time.Time, error) {
 		}
 	}
 	return next, nil
+}
+
+// wasSaved takes note of what became of a copy that was to be brought to disk.
+func (m *memory) wasSaved(name string, err error) {
+	entry := m.unsaved[name]
+	switch {
+	case err == nil && entry.low:
+		entry.done = true
+		m.unsaved[name] = entry
+	case err == nil, host.HasCode(err, "42704"): // the latter is gone
+		delete(m.unsaved, name)
+	default:
+		entry.due, entry.err = time.Now().Add(savePause), err
+		m.unsaved[name] = entry // the next pass shows it
+	}
 }
 
 // saveAll brings all copies to disk before nobody cares for them any more.

@@ -253,7 +253,7 @@ func TestCrashBetweenAnySteps(t *testing.T) {
 				}
 				calls++
 			}
-			_, _, _ = b.worker.turn(ctx, host.Wakeup{Timeout: true})
+			_, _, _ = b.worker.turn(ctx, host.Wakeup{Timeout: true, Sync: true})
 			done = ctx.Err() == nil
 			b.host.Before = nil
 			b.host.Crash()
@@ -268,7 +268,7 @@ func TestCrashBetweenAnySteps(t *testing.T) {
 			b.host.Passes()
 			b.restart()
 			b.feedback(true)
-			_, _, err := b.turn(host.Wakeup{Timeout: true})
+			_, _, err := b.turn(host.Wakeup{Timeout: true, Sync: true})
 			require.NoError(t, err)
 			for _, r := range b.host.Passes()[0].Slots {
 				require.Equal(t, stateReady, r.State, "step %d", step)

@@ -104,7 +104,14 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // turn does what a wake-up asks for and returns the next nap.
 func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, host.State, error) {
-	s, r, err := w.look(ctx)
+	r, err := w.host.Recovery(ctx)
+	if err == nil && r.InRecovery && !r.PromoteTriggered && w.saves(wake) {
+		return w.rest(ctx)
+	}
+	var s *Settings
+	if err == nil {
+		s, err = readSettings(ctx, w.host)
+	}
 	if err != nil {
 		if wake.Command != host.NoCommand {
 			_ = w.host.CommandDone(ctx, 0, err)
@@ -131,22 +138,10 @@ func (w *Worker) turn(ctx context.Context, wake host.Wakeup) (time.Duration, hos
 	if wake.Reload || wake.News {
 		w.nap = 0
 	}
-	if !w.saves(wake) {
-		if err := w.pass(ctx, s, r); err != nil {
-			return 0, 0, err
-		}
+	if err := w.pass(ctx, s, r, wake.Sync); err != nil {
+		return 0, 0, err
 	}
 	return w.rest(ctx)
-}
-
-// look reads what this server is told to do, and where it stands.
-func (w *Worker) look(ctx context.Context) (*Settings, host.Recovery, error) {
-	s, err := readSettings(ctx, w.host)
-	if err != nil {
-		return nil, host.Recovery{}, err
-	}
-	r, err := w.host.Recovery(ctx)
-	return s, r, err
 }
 
 // notStandby settles what a promotion has left, and sleeps.
@@ -222,7 +217,7 @@ func (w *Worker) hideRow(name string) {
 }
 
 // pass runs one pass, publishes it and finds when the next one is due.
-func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) error {
+func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery, asked bool) error {
 	began := time.Now()
 	w.record.begin()
 	w.record.received(r.FlushLSN)
@@ -230,6 +225,7 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery) error {
 	defer end()
 
 	p := w.newPass(ctx, remote, s, r)
+	p.asked = asked
 	var rows []host.SlotStatus
 	err := safego.Do(func() (err error) {
 		if err = w.connect(p, s, r); err == nil {
@@ -317,6 +313,9 @@ func merge(rows, newer []host.SlotStatus) []host.SlotStatus {
 
 // shown leaves out the slots that are no more.
 func shown(rows []host.SlotStatus) []host.SlotStatus {
+	if !slices.ContainsFunc(rows, func(r host.SlotStatus) bool { return r.State == "" }) {
+		return rows
+	}
 	var left []host.SlotStatus
 	for _, row := range rows {
 		if row.State != "" {

@@ -281,7 +281,31 @@ func (f *Fake) ReserveWAL(ctx context.Context, lsn host.LSN, catalogXmin host.XI
 	return nil
 }
 
-// CreateSlot implements host.Host.
+// each does something for each of several slots.
+func each[T any](ctx context.Context, of []T, do func(context.Context, T) error) []error {
+	errs := make([]error, len(of))
+	for i, one := range of {
+		errs[i] = do(ctx, one)
+	}
+	return errs
+}
+
+// CreateSlots implements host.Host.
+func (f *Fake) CreateSlots(ctx context.Context, slots []host.Slot) []error {
+	return each(ctx, slots, f.CreateSlot)
+}
+
+// SaveSlots implements host.Host.
+func (f *Fake) SaveSlots(ctx context.Context, slots []host.Slot) []error {
+	return each(ctx, slots, f.SaveSlot)
+}
+
+// DropSlots implements host.Host.
+func (f *Fake) DropSlots(ctx context.Context, names []string) []error {
+	return each(ctx, names, f.DropSlot)
+}
+
+// CreateSlot is CreateSlots for one.
 func (f *Fake) CreateSlot(ctx context.Context, s host.Slot) error {
 	end, err := f.begin(ctx, "CreateSlot", s.Name)
 	if err != nil {
@@ -385,7 +409,7 @@ func (f *Fake) moveSlot(s host.Slot) host.Move {
 	return host.MoveAll
 }
 
-// SaveSlot implements host.Host.
+// SaveSlot is SaveSlots for one.
 func (f *Fake) SaveSlot(ctx context.Context, s host.Slot) error {
 	end, err := f.begin(ctx, "SaveSlot", s.Name)
 	if err != nil {
@@ -426,7 +450,7 @@ func (f *Fake) Crash() {
 	})
 }
 
-// DropSlot implements host.Host.
+// DropSlot is DropSlots for one.
 func (f *Fake) DropSlot(ctx context.Context, name string) error {
 	end, err := f.begin(ctx, "DropSlot", name)
 	if err != nil {
