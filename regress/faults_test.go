@@ -466,7 +466,8 @@ func TestReload(t *testing.T) {
 			"replsync.remote_timeout": "1h", "replsync.connect_timeout": "1h",
 		}))
 		proxy := p.primary.Proxy(t)
-		away := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres sslmode=disable", proxy.Port)
+		// The environment of the servers has a timeout too, which the parameter does not lift.
+		away := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres sslmode=disable connect_timeout=3600", proxy.Port)
 		p.standby.Set(t, "replsync.primary_conninfo", away)
 		p.createSlot(t, "postgres", "s", "pgoutput")
 		p.waitReady(t, "s")

@@ -168,6 +168,51 @@ func TestRestartpoints(t *testing.T) {
 	})
 }
 
+// TestRestartpointInPass has a restartpoint come after a pass has brought the files of a slot here, and before it has made the
+// copy: what the pass has reserved stays. Feedback that does not come makes that moment long.
+func TestRestartpointInPass(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		primary := newPrimary(t, major)
+		proxy := primary.Proxy(t)
+		p := pairOf(t, primary, onDemand, cluster.Setting("wal_recycle", "off"),
+			cluster.PrimaryConninfo(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres sslmode=disable", proxy.Port)),
+			cluster.Setting("replsync.primary_conninfo", conninfo(primary, "postgres")))
+		p.primary.Exec(t, "create table t (id int)")
+		p.createSlot(t, "postgres", "s", "test_decoding")
+		p.move(t, "postgres", "s") // to a position that has a snapshot file
+		p.primary.Exec(t, "insert into t values (1)")
+		for range 2 {
+			p.primary.Exec(t, "insert into t values (2); select pg_switch_wal()")
+		}
+		vacuumFull(t, p.primary.DB("postgres"))
+		p.primary.Exec(t, "checkpoint")
+		p.primary.WaitReplayed(t, p.standby)
+
+		restart := *p.primary.Slots(t)["s"].RestartLSN
+		snapshot := p.standbyFile(fmt.Sprintf("pg_logical/snapshots/%X-%X.snap", uint32(restart>>32), uint32(restart)))
+		require.NoFileExists(t, snapshot)
+		proxy.Freeze()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := trySync(p.standby)
+			ended <- err
+		}()
+		cluster.Eventually(t, cluster.DefaultDeadline, "the snapshot file", func() error {
+			_, err := os.Stat(snapshot)
+			return err
+		})
+		p.standby.Exec(t, "checkpoint")
+		proxy.Thaw()
+		require.NoError(t, next(t, ended))
+		p.syncReady(t, "s")
+		p.primary.Kill9(t)
+		p.standby.Promote(t)
+		c := cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: "s", Plugin: "test_decoding", FromSlot: true})
+		c.Start(t, p.standby)
+		c.WaitValues(t, "public.t", "id", "1", "2", "2")
+	})
+}
+
 // TestLeaving takes replsync away: from the primary's database, then from the standby's configuration, and for good.
 func TestLeaving(t *testing.T) {
 	onEachVersion(t, func(t *testing.T, major int) {
