@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,7 +67,7 @@ func TestLive(t *testing.T) {
 		`CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = name, FUNCTION = public.evil)`,
 		`CREATE FUNCTION public.unnest(text[]) RETURNS SETOF text LANGUAGE sql AS 'SELECT ''x''::text'`,
 		"ALTER ROLE ALL SET search_path = public, pg_catalog",
-		"ALTER ROLE repl SET default_transaction_read_only = on",
+		"ALTER ROLE repl SET default_transaction_read_only = on", "ALTER ROLE repl SET idle_session_timeout = '1h'",
 		"ALTER ROLE reader SET default_transaction_isolation = serializable",
 		"ALTER ROLE reader SET default_transaction_deferrable = on",
 	)
@@ -79,6 +80,7 @@ func TestLive(t *testing.T) {
 	t.Run("dropped meanwhile", func(t *testing.T) { testDropped(t, s) })
 	t.Run("selection", func(t *testing.T) { testSelection(t, s) })
 	t.Run("session", func(t *testing.T) { testSession(t, s) })
+	t.Run("frozen", func(t *testing.T) { testFrozen(t, s) })
 	t.Run("restart", func(t *testing.T) { testRestart(t, s) })
 	t.Run("standby", func(t *testing.T) { testStandby(t, s) })
 }
@@ -435,6 +437,9 @@ func testSession(t *testing.T, s *server) {
 	var readOnly string
 	require.NoError(t, connected[2].QueryRow(t.Context(), "SHOW transaction_read_only").Scan(&readOnly))
 	require.Equal(t, "on", readOnly)
+	var idle string
+	require.NoError(t, connected[2].QueryRow(t.Context(), "SHOW idle_session_timeout").Scan(&idle))
+	require.Equal(t, "0", idle, "it is kept over pauses")
 
 	// Not another server, nor this one at an earlier time.
 	_, err = c.Mark(t.Context())
@@ -461,6 +466,23 @@ func testSession(t *testing.T, s *server) {
 	require.Error(t, err)
 	require.Contains(t, host.Describe(err).Hint+host.Describe(err).Text, "replsync.remote_timeout")
 	require.NoError(t, tx.Rollback(t.Context()))
+}
+
+// testFrozen has a server process that does not answer: that is noticed long before a statement may take too long.
+func testFrozen(t *testing.T, s *server) {
+	c := s.client(t, "postgres", publisher.Options{RemoteTimeout: 10 * time.Minute, FirstTimeout: 5 * time.Second})
+	_, err := c.Mark(t.Context())
+	require.NoError(t, err)
+	pid := int(c.PIDForTest())
+	require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err = c.Mark(ctx)
+	require.True(t, host.HasCode(err, "08006"), err)
+	require.NoError(t, ctx.Err())
+	_, err = s.client(t, "postgres", publisher.Options{}).Mark(t.Context())
+	require.NoError(t, err)
 }
 
 func testRestart(t *testing.T, s *server) {

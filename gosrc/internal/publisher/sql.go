@@ -16,6 +16,7 @@ import (
 const sessionSQL = `
 SELECT pg_catalog.set_config(v.name, v.setting, false)
   FROM (VALUES ('search_path', ''), ('default_transaction_read_only', 'on'), ('lock_timeout', $1::pg_catalog.text),
+               ('idle_session_timeout', '0'),
                ('default_transaction_isolation', 'read committed'), ('default_transaction_deferrable', 'off'),
                ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('enable_seqscan', 'off'),
                ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off')) AS v(name, setting)
