@@ -25,7 +25,7 @@ func measure(b *harness.B, major, n int, psql bool) {
 	defer s.stop()
 	withCore := major >= firstCore
 
-	var first, coreFirst, all, coreAll, floor, script, some, none, call, read, readSome cost
+	var first, coreFirst, all, coreAll, floor, script, some, none, call, read, readNew, readSome cost
 	ours := func() { number[int](s.ours, "select count(*) from replsync.sync_sequences('s')") }
 	setAll := func() {
 		// The floor knows the values before: they are in a local table.
@@ -80,7 +80,8 @@ func measure(b *harness.B, major, n int, psql bool) {
 		harness.Alternate(round,
 			func() { none.add(s.cycle()) },
 			func() { call.add(s.ours.timed(ours)) },
-			func() { read.add(s.pub.timed(s.readAll)) })
+			func() { read.add(s.pub.timed(s.readAll)) },
+			func() { readNew.add(s.pub.timed(s.readAllAnew)) })
 		s.move(max(n/100, 1))
 		harness.Alternate(round,
 			func() { some.add(s.cycle()) },
@@ -100,6 +101,7 @@ func measure(b *harness.B, major, n int, psql bool) {
 	row("all changed", "WAL bytes", "core", coreAll.wal, all.wal)
 	row("all changed", "WAL bytes", "floor", floor.wal, all.wal, report.RatioAtMost(1.3))
 	row("none changed", "ms", "reading all", read.ms, none.ms, report.RatioAtMost(1.2))
+	row("none changed", "ms", "reading all in a new session", readNew.ms, none.ms)
 	row("none changed", "WAL bytes", "", nil, none.wal)
 	row("none changed, sync_sequences() with its rows", "ms", "reading all", read.ms, call.ms)
 	row("1 % changed", "ms", "reading all + 2 % of the floor", sum(readSome.ms, 1, floor.ms, 0.02), some.ms, report.RatioAtMost(1.2))
@@ -205,6 +207,16 @@ func (s *site) readAll() {
 	if n != s.n {
 		s.b.Fatalf("%d sequences were read", n)
 	}
+}
+
+// readAllAnew is the same in a session that has nothing in its caches: as long as sessions are to stay small, many sequences are read
+// so.
+func (s *site) readAllAnew() {
+	warm := s.reader
+	defer func() { s.reader = warm }()
+	s.reader = s.pub.Connect(s.b)
+	s.readAll()
+	_ = s.reader.Close(context.Background())
 }
 
 // createSubscription is core's first sync.
