@@ -143,7 +143,8 @@ func TestCutoverCheck(t *testing.T) {
 		died := func(t *testing.T) {
 			t.Helper()
 			publisher.Kill9(t)
-			// What is known survives a crash here too. What the apply worker commits is on disk a moment later.
+			// What is known survives a crash here too. The apply worker commits asynchronously: without a checkpoint the crash
+			// takes the last rows back, and the position up to which it has applied.
 			subscriber.Exec(t, "checkpoint")
 			subscriber.Kill9(t)
 			subscriber.Start(t)
@@ -178,6 +179,8 @@ func TestCutoverCheck(t *testing.T) {
 			r.pub.Exec(t, "insert into orders (item) select 'late' from generate_series(1, 5)")
 			r.sub.WaitSubscribed(t, "s", r.pub)
 			died(t)
+			// Without that they would be no rows that came.
+			require.Equal(t, 5, cluster.QueryOne[int](t, r.sub, "select count(*) from orders where item = 'late'"))
 			require.NotEmpty(t, r.check(t, "false"), "rows were applied that the sequences may be behind of: %+v", r.checks(t))
 			row := about(t, "orders_id_seq")
 			require.True(t, row.OK != nil && !*row.OK, "%+v in %+v", row, r.checks(t))
