@@ -115,6 +115,25 @@ take(uint64 id, dsm_handle handle, StringInfo out)
 	return true;
 }
 
+/* As take(), and the request goes on waiting after an error */
+static bool
+take_or_put_back(uint64 id, dsm_handle segment, StringInfo out)
+{
+	bool done = false;
+
+	PG_TRY();
+	{
+		done = take(id, segment, out);
+	}
+	PG_CATCH();
+	{
+		put_back(id);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return done;
+}
+
 /* Append the next request that waits, if there is one */
 void
 replsync_sequence_take_request(StringInfo out)
@@ -124,19 +143,7 @@ replsync_sequence_take_request(StringInfo out)
 
 	while ((id = next_request(&segment)) != 0)
 	{
-		bool done = false;
-
-		PG_TRY();
-		{
-			done = take(id, segment, out);
-		}
-		PG_CATCH();
-		{
-			put_back(id);
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-		if (done)
+		if (take_or_put_back(id, segment, out))
 			return;
 	}
 }
