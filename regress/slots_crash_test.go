@@ -19,6 +19,7 @@ type crashing struct {
 	*pair
 	slots   []string
 	open    *pgx.Conn
+	openID  int // of its row
 	id      int
 	pending []int // ids of rows that no slot has confirmed
 }
@@ -43,16 +44,20 @@ func (c *crashing) insert(t *testing.T) {
 	c.pending = append(c.pending, c.id)
 }
 
-// begin leaves a transaction open that has written, and commits the one before.
+// begin leaves a transaction open that has written, and commits the one before. That is what decoding without the snapshot file
+// loses: those that begin later it may find all the same.
 func (c *crashing) begin(t *testing.T) {
-	before := c.open
+	before, id := c.open, c.openID
 	c.open = c.primary.Connect(t)
-	_, err := c.open.Exec(t.Context(), "begin; insert into t values (0)")
+	c.id++
+	c.openID = c.id
+	_, err := c.open.Exec(t.Context(), fmt.Sprintf("begin; insert into t values (%d)", c.openID))
 	require.NoError(t, err)
 	if before != nil {
 		_, err = before.Exec(t.Context(), "commit")
 		require.NoError(t, err)
 		require.NoError(t, before.Close(t.Context()))
+		c.pending = append(c.pending, id)
 	}
 }
 
@@ -63,6 +68,7 @@ func (c *crashing) move(t *testing.T) {
 		c.primary.LogStandbySnapshot(t)
 		c.begin(t)
 		c.primary.LogStandbySnapshot(t)
+		c.insert(t) // its commit flushes that record: with it restart_lsn comes so near that decoding needs the snapshot file
 		c.primary.Exec(t, "select pg_replication_slot_advance(slot_name, pg_current_wal_flush_lsn()) from pg_replication_slots where slot_type = 'logical'")
 	}
 	c.pending = nil
