@@ -75,8 +75,10 @@ extern SequencePosition replsync_sequence_raise(const SequenceFile *file, Buffer
 												SequencePosition *before);
 extern bool replsync_lock_in_time(Oid relid, int lockmode, int *budget_ms);
 
-/* sequence_list.c */
+/* sequence_list.c: in batches, with positions */
 extern void replsync_sequence_list(WireReader *in, StringInfo out);
+
+/* sequence_catalog.c: what the list has of the catalogs */
 extern void replsync_sequence_list_end(void);
 extern bool replsync_sequence_problem_changes(Oid subscription, const char *schema, const char *name,
 											  const char *reason, const char *detail, const char *hint);
