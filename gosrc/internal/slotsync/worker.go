@@ -49,6 +49,7 @@ type Worker struct {
 	complaints map[string]bool // trouble that was logged since the last good pass
 	tidy       bool            // nothing is left to settle after a promotion
 	record     *record         // for checks
+	oldNews    func()          // ends the wait for the earliest time to tell of a slot that has moved
 
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // of the pass under way
@@ -272,9 +273,14 @@ func (w *Worker) pass(ctx context.Context, s *Settings, r host.Recovery, asked b
 // after the last one, and at the latest when an idle primary is looked at anyway.
 func (w *Worker) awaitNews(ctx context.Context, s *Settings, p *pass, took time.Duration) {
 	earliest := time.Now().Add(max(s.NaptimeMin, min(took, longestRest)))
+	if w.oldNews != nil {
+		w.oldNews() // this pass has read what it would tell of
+	}
+	news, end := context.WithCancel(ctx)
+	w.oldNews = end
 	watching := w.primary.Watch(ctx, s.NaptimeMax, func() {
 		select {
-		case <-ctx.Done():
+		case <-news.Done():
 		case <-time.After(time.Until(earliest)):
 			_ = w.host.EndNap(ctx)
 		}
