@@ -131,6 +131,7 @@ extern void replsync_put_rules_of(StringInfo text, Oid subscription);
 /* sequence_selection.c */
 extern void replsync_require_committed_rules(void);
 extern void replsync_request_sync(Oid subscription);
+extern void replsync_disown_foreign_rules(void);
 
 /* sequence_state.c */
 extern void replsync_sequence_subscriptions(StringInfo out);

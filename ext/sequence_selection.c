@@ -4,6 +4,7 @@
  */
 #include "replsync.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_subscription.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -29,6 +30,9 @@ PG_FUNCTION_INFO_V1(replsync_refresh_selection);
 #else
 #define MY_LXID (MyProc->lxid)
 #endif
+
+/* Rules without a subscription have oids from here on; no object that is made has one below 16384. */
+#define FIRST_PLACEHOLDER "8192"
 
 /* The transaction of this backend that has changed rules last. */
 static LocalTransactionId changed_in = InvalidLocalTransactionId;
@@ -95,6 +99,40 @@ lock_subscription(Oid subscription)
 	" OR NOT EXISTS (SELECT FROM replsync.sequence_watermark w WHERE w.subscription = r.subscription)" \
 	" AND NOT EXISTS (SELECT FROM replsync.sequence_member m WHERE m.subscription = r.subscription))"
 
+/* What is kept of the sequences of a subscription whose rules are gone, or have another oid now */
+static void
+forget_state_without_rules(void)
+{
+	static const char *const tables[] = {"member", "problem", "watermark"};
+
+	for (size_t i = 0; i < lengthof(tables); i++)
+		(void) replsync_spi(psprintf("DELETE FROM replsync.sequence_%s t WHERE NOT EXISTS"
+									 " (SELECT FROM replsync.sequence_selection r WHERE r.subscription = t.subscription)",
+									 tables[i]),
+							0, NULL, NULL);
+}
+
+/*
+ * The rules that another server has written get an oid that no subscription can have, so that they go by the name, as those
+ * that were restored from a dump. What that server knew of the sequences is dropped: it may be that of another subscription
+ * now, and would prove what nobody has looked at here. Between replsync_spi_begin() and replsync_spi_end().
+ */
+void
+replsync_disown_foreign_rules(void)
+{
+	static const Oid types[] = {INT8OID};
+	Datum values[] = {Int64GetDatum((int64) GetSystemIdentifier())};
+
+	if (replsync_spi("UPDATE replsync.sequence_selection r SET subscription = f.placeholder::oid, written_by = $1"
+					 " FROM (SELECT o.subscription, coalesce((SELECT max(p.subscription::bigint)"
+					 " FROM replsync.sequence_selection p WHERE p.subscription BETWEEN " FIRST_PLACEHOLDER
+					 " AND 16383), " FIRST_PLACEHOLDER ") + row_number() OVER () AS placeholder"
+					 " FROM replsync.sequence_selection o WHERE o.written_by <> $1) f"
+					 " WHERE r.subscription = f.subscription AND r.written_by <> $1",
+					 1, types, values) > 0)
+		forget_state_without_rules();
+}
+
 /* The rules of a subscription are given, or taken away: those that were restored for it are not asked for any more */
 static void
 forget_restored(Oid subscription)
@@ -103,9 +141,10 @@ forget_restored(Oid subscription)
 	Datum values[] = {ObjectIdGetDatum(subscription),
 					  DirectFunctionCall1(namein, CStringGetDatum(get_subscription_name(subscription, false)))};
 
-	(void) replsync_spi("DELETE FROM replsync.sequence_selection r"
-						" WHERE r.subscription_name = $2 AND r.subscription <> $1 AND " RULES_ARE_UNKNOWN,
-						2, types, values);
+	if (replsync_spi("DELETE FROM replsync.sequence_selection r"
+					 " WHERE r.subscription_name = $2 AND r.subscription <> $1 AND " RULES_ARE_UNKNOWN,
+					 2, types, values) > 0)
+		forget_state_without_rules();
 }
 
 /* Rules that were restored from a dump go by the name of the subscription until a worker has seen them */
@@ -116,11 +155,12 @@ adopt_rules(Oid subscription)
 	Datum values[] = {ObjectIdGetDatum(subscription),
 					  DirectFunctionCall1(namein, CStringGetDatum(get_subscription_name(subscription, false)))};
 
-	(void) replsync_spi("UPDATE replsync.sequence_selection SET subscription = $1 WHERE subscription ="
-						" (SELECT min(r.subscription) FROM replsync.sequence_selection r"
-						" WHERE r.subscription_name = $2 AND r.subscription <> $1 AND " RULES_ARE_UNKNOWN ")"
-						" AND NOT EXISTS (SELECT FROM replsync.sequence_selection o WHERE o.subscription = $1)",
-						2, types, values);
+	if (replsync_spi("UPDATE replsync.sequence_selection SET subscription = $1 WHERE subscription ="
+					 " (SELECT min(r.subscription) FROM replsync.sequence_selection r"
+					 " WHERE r.subscription_name = $2 AND r.subscription <> $1 AND " RULES_ARE_UNKNOWN ")"
+					 " AND NOT EXISTS (SELECT FROM replsync.sequence_selection o WHERE o.subscription = $1)",
+					 2, types, values) > 0)
+		forget_state_without_rules();
 }
 
 /* The rules of this transaction's functions have changed */
@@ -161,14 +201,14 @@ check_patterns(ArrayType *patterns, const char *name)
 Datum
 replsync_add_sequences(PG_FUNCTION_ARGS)
 {
-	static const Oid types[] = {OIDOID, NAMEOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID};
+	static const Oid types[] = {OIDOID, NAMEOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, INT8OID, INT8OID};
 	char *selection = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	ArrayType *include = PG_GETARG_ARRAYTYPE_P(2);
 	ArrayType *exclude = PG_GETARG_ARRAYTYPE_P(3);
 	int64 margin = PG_GETARG_INT64(4);
 	bool all = check_rules(selection, margin);
 	Oid subscription = replsync_sequence_command(fcinfo, "replsync.add_sequences()", true);
-	Datum values[6];
+	Datum values[7];
 	Datum schemas;
 	Datum names;
 	StringInfoData text;
@@ -188,15 +228,17 @@ replsync_add_sequences(PG_FUNCTION_ARGS)
 	values[3] = PointerGetDatum(include);
 	values[4] = PointerGetDatum(exclude);
 	values[5] = Int64GetDatum(margin);
+	values[6] = Int64GetDatum((int64) GetSystemIdentifier());
 	replsync_spi_begin();
+	replsync_disown_foreign_rules();
 	forget_restored(subscription);
 	(void) replsync_spi("INSERT INTO replsync.sequence_selection AS r"
-						" (subscription, subscription_name, selection, include, exclude, margin)"
-						" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (subscription) DO UPDATE"
+						" (subscription, subscription_name, selection, include, exclude, margin, written_by)"
+						" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (subscription) DO UPDATE"
 						" SET subscription_name = excluded.subscription_name, selection = excluded.selection,"
 						" include = excluded.include, exclude = excluded.exclude, margin = excluded.margin,"
 						" requested_generation = r.requested_generation + 1",
-						6, types, values);
+						7, types, values);
 	count = replsync_replace_members(subscription, schemas, names);
 	replsync_spi_end();
 	rules_changed();
@@ -213,6 +255,7 @@ replsync_remove_sequences(PG_FUNCTION_ARGS)
 	uint64 count;
 
 	replsync_spi_begin();
+	replsync_disown_foreign_rules();
 	adopt_rules(subscription);
 	forget_restored(subscription);
 	(void) replsync_spi("DELETE FROM replsync.sequence_selection WHERE subscription = $1", 1, types, values);
@@ -242,6 +285,7 @@ replsync_refresh_selection(PG_FUNCTION_ARGS)
 
 	lock_subscription(subscription);
 	replsync_spi_begin();
+	replsync_disown_foreign_rules();
 	adopt_rules(subscription);
 	if (replsync_spi("UPDATE replsync.sequence_selection SET requested_generation = requested_generation + 1"
 					 " WHERE subscription = $1",
@@ -262,6 +306,7 @@ replsync_request_sync(Oid subscription)
 	uint64 rows;
 
 	replsync_spi_begin();
+	replsync_disown_foreign_rules();
 	adopt_rules(subscription);
 	rows = replsync_spi("UPDATE replsync.sequence_selection SET requested_generation = requested_generation + 1,"
 						" resync_generation = requested_generation + 1 WHERE subscription = $1",

@@ -4,6 +4,7 @@
 #include "replsync.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_subscription.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -17,7 +18,7 @@
 static const char reconcile_query[] =
 	"SELECT r.subscription, r.subscription_name, by_oid.subname, by_name.oid,"
 	" EXISTS (SELECT FROM replsync.sequence_watermark w WHERE w.subscription = r.subscription)"
-	" OR EXISTS (SELECT FROM replsync.sequence_member m WHERE m.subscription = r.subscription)"
+	" OR EXISTS (SELECT FROM replsync.sequence_member m WHERE m.subscription = r.subscription), r.written_by"
 	" FROM replsync.sequence_selection r"
 	" JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()"
 	" LEFT JOIN pg_catalog.pg_subscription by_oid ON by_oid.oid = r.subscription AND by_oid.subdbid = d.oid"
@@ -77,7 +78,8 @@ typedef struct StoredSubscription
 	const char *name;
 	const char *name_now; /* NULL: there is none with that oid */
 	bool known;			  /* this server has synchronized it */
-	Oid becomes;		  /* its new oid: it was restored from a dump, or the server was upgraded */
+	bool foreign;		  /* another server has written them */
+	Oid becomes;		  /* its new oid: it was restored from a dump, or comes from another server */
 } StoredSubscription;
 
 /* Read what is stored; in the memory of the caller's SPI procedure */
@@ -98,6 +100,7 @@ read_stored(int *count)
 		stored[i].name = SPI_getvalue(row, table->tupdesc, 2);
 		stored[i].name_now = SPI_getvalue(row, table->tupdesc, 3);
 		stored[i].known = DatumGetBool(SPI_getbinval(row, table->tupdesc, 5, &isnull));
+		stored[i].foreign = (uint64) DatumGetInt64(SPI_getbinval(row, table->tupdesc, 6, &isnull)) != GetSystemIdentifier();
 		by_name = SPI_getbinval(row, table->tupdesc, 4, &isnull);
 		/* Where its oid and its name are those of two, the oid counts if this server has synchronized it. */
 		if (!isnull && DatumGetObjectId(by_name) != stored[i].oid && (stored[i].name_now == NULL || !stored[i].known))
@@ -105,6 +108,18 @@ read_stored(int *count)
 	}
 	*count = (int) rows;
 	return stored;
+}
+
+/* Are there rows of another server? */
+static bool
+any_foreign(const StoredSubscription *stored, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		if (stored[i].foreign)
+			return true;
+	}
+	return false;
 }
 
 /* Is there another one that has the new oid of this one already, and keeps it? */
@@ -137,7 +152,7 @@ renumber_all(StoredSubscription *stored, int count)
 			again = true;
 		}
 	}
-	/* No subscription has an oid as small as those in between. */
+	/* No subscription, and no rules that wait for theirs, have an oid as small as those in between. */
 	for (int i = 0; i < count; i++)
 	{
 		if (OidIsValid(stored[i].becomes))
@@ -162,7 +177,7 @@ reconcile(const StoredSubscription *stored)
 			rename_subscription(stored->oid, stored->name_now);
 		return stored->oid;
 	}
-	/* Rules that were restored before their subscription wait for it. */
+	/* Rules that came before their subscription wait for it. */
 	if (stored->known)
 		forget_subscription(stored->oid);
 	return InvalidOid;
@@ -176,6 +191,11 @@ reconcile_all(MemoryContext context)
 	int count;
 	StoredSubscription *stored = read_stored(&count);
 
+	if (any_foreign(stored, count))
+	{
+		replsync_disown_foreign_rules();
+		stored = read_stored(&count);
+	}
 	renumber_all(stored, count);
 	for (int i = 0; i < count; i++)
 	{

@@ -5,6 +5,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_subscription.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -157,15 +158,16 @@ to_unix_micros(TimestampTz at)
 }
 
 /*
- * Append rules and state as the tables have them; false if there are none. Rules that were restored from a dump are found
- * by the name of the subscription. Between
- * replsync_spi_begin() and replsync_spi_end().
+ * Append rules and state as the tables have them; false if there are none. Rules that were restored from a dump, or that
+ * another server has written, are found by the name of the subscription. Between replsync_spi_begin() and
+ * replsync_spi_end().
  */
 bool
 replsync_put_stored_rules(StringInfo out, Oid subscription, const char *name)
 {
-	static const Oid types[] = {OIDOID, NAMEOID};
-	Datum values[] = {ObjectIdGetDatum(subscription), DirectFunctionCall1(namein, CStringGetDatum(name))};
+	static const Oid types[] = {OIDOID, NAMEOID, INT8OID};
+	Datum values[] = {ObjectIdGetDatum(subscription), DirectFunctionCall1(namein, CStringGetDatum(name)),
+					  Int64GetDatum((int64) GetSystemIdentifier())};
 	Datum value;
 	bool isnull;
 	bool all;
@@ -175,15 +177,15 @@ replsync_put_stored_rules(StringInfo out, Oid subscription, const char *name)
 	if (replsync_spi("SELECT s.selection = 'all', s.include, s.exclude, s.margin, s.requested_generation,"
 					 " coalesce(w.done_generation, 0), coalesce(w.publisher_lsn, '0/0'),"
 					 " coalesce(w.system_identifier, 0), coalesce(w.timeline, 0), w.written_at,"
-					 " w.subscription IS NULL AND NOT EXISTS"
-					 " (SELECT FROM replsync.sequence_member m WHERE m.subscription = s.subscription)"
+					 " w.subscription IS NULL AND NOT (s.written_by = $3 AND EXISTS"
+					 " (SELECT FROM replsync.sequence_member m WHERE m.subscription = s.subscription))"
 					 " FROM replsync.sequence_selection s"
-					 " LEFT JOIN replsync.sequence_watermark w ON w.subscription = s.subscription"
-					 " WHERE s.subscription = $1 OR s.subscription_name = $2"
-					 " ORDER BY s.subscription = $1 AND (w.subscription IS NOT NULL OR EXISTS"
+					 " LEFT JOIN replsync.sequence_watermark w ON w.subscription = s.subscription AND s.written_by = $3"
+					 " WHERE s.subscription = $1 AND s.written_by = $3 OR s.subscription_name = $2"
+					 " ORDER BY s.subscription = $1 AND s.written_by = $3 AND (w.subscription IS NOT NULL OR EXISTS"
 					 " (SELECT FROM replsync.sequence_member m WHERE m.subscription = s.subscription)) DESC,"
 					 " s.subscription_name <> $2, s.subscription <> $1 LIMIT 1",
-					 2, types, values) == 0)
+					 3, types, values) == 0)
 		return false;
 	all = DatumGetBool(replsync_spi_value(0, 1, &isnull));
 	include = DatumGetArrayTypeP(replsync_spi_value(0, 2, &isnull));

@@ -291,6 +291,111 @@ func TestSequenceDump(t *testing.T) {
 	})
 }
 
+// TestSequencesOfAnotherServer has what pg_upgrade carries over: the tables of another server, while subscriptions have new
+// oids, here even those of each other. Rules go by the name, and nothing is proven before the sequences were gone over.
+func TestSequencesOfAnotherServer(t *testing.T) {
+	onTheEnds(t, func(t *testing.T, major int) {
+		s := newSubscriber(t, major)
+		r := newReplica(t, s, s, "create table t (id serial primary key); create sequence other")
+		r.sub.Subscribe(t, "z", r.pub, cluster.SubscriptionOptions{With: []string{"copy_data = false"}})
+		r.sub.WaitSubscribed(t, "z", r.pub)
+		rules := func() []string {
+			return cluster.Query[string](t, r.sub, `select s.subname || ' ' || r.margin from replsync.sequence_selection r
+				join pg_subscription s on s.oid = r.subscription and s.subname = r.subscription_name order by 1`)
+		}
+		both := func(t *testing.T) {
+			r.add(t, 1, "'all', exclude => '{public.other}', margin => 7")
+			require.Equal(t, 1, cluster.QueryOne[int](t, r.sub, "select replsync.add_sequences('z', 'all', exclude => '{public.t_id_seq}')"))
+			r.sync(t)
+			r.sub.Exec(t, "select replsync.sync_sequences('z')")
+			require.Equal(t, []string{"s 7", "z 0"}, rules())
+			r.requireReadyToCutOver(t)
+		}
+		carryOver := func() {
+			// What a worker has in memory is gone too, and none looks before the change is complete.
+			s.Restart(t)
+			sql := "begin; update replsync.sequence_selection set written_by = written_by + 1; "
+			for _, table := range []string{"selection", "member", "problem", "watermark"} {
+				for _, pair := range [][2]string{{"s", "passing"}, {"z", "s"}, {"passing", "z"}} {
+					oid := "coalesce((select oid from pg_subscription where subname = '%s'), 1)"
+					sql += fmt.Sprintf("update replsync.sequence_%s set subscription = "+oid+" where subscription = "+oid+"; ",
+						table, pair[1], pair[0])
+				}
+			}
+			r.sub.Exec(t, sql+"commit")
+		}
+		requireNothingProven := func(t *testing.T) {
+			t.Helper()
+			require.Contains(t, r.check(t, "false"), "applied s")
+			require.Zero(t, cluster.QueryOne[int](t, r.sub, "select count(*) from replsync.sequence_status where state = 'ready'"))
+		}
+		// The question to the publisher may have found the members anew.
+		requireNothingKept := func(t *testing.T) {
+			t.Helper()
+			require.Empty(t, cluster.Query[string](t, r.sub, `select s.subname || ' ' || m.sequence_name
+				from replsync.sequence_member m left join pg_subscription s on s.oid = m.subscription
+				where (s.subname, m.sequence_name) is distinct from ('s', 't_id_seq')`))
+			require.Zero(t, cluster.QueryOne[int](t, r.sub, "select count(*) from replsync.sequence_watermark"))
+		}
+
+		story(t, "a worker sees it first", func(t *testing.T) {
+			both(t)
+			carryOver()
+			require.Empty(t, cluster.Query[string](t, r.sub, "select sequence_name::text from replsync.sequence_status"))
+			// The worker is started by the question to the publisher.
+			requireNothingProven(t)
+			cluster.Eventually(t, cluster.DefaultDeadline, "the rules to follow", func() bool {
+				return slices.Equal(rules(), []string{"s 7", "z 0"})
+			})
+			requireNothingKept(t)
+			requireNothingProven(t)
+			requireActions(t, r.sync(t), "public.t_id_seq", "unchanged", "")
+			r.requireReadyToCutOver(t)
+		})
+		story(t, "a function sees it first", func(t *testing.T) {
+			both(t)
+			carryOver()
+			require.Zero(t, cluster.QueryOne[int](t, r.sub, "select replsync.remove_sequences('z')"))
+			requireNothingKept(t)
+			requireNothingProven(t)
+			requireActions(t, r.sync(t), "public.t_id_seq", "unchanged", "")
+			require.Equal(t, []string{"s 7"}, rules())
+			r.requireReadyToCutOver(t)
+		})
+		story(t, "the members are found anew", func(t *testing.T) {
+			both(t)
+			carryOver()
+			require.Equal(t, 1, cluster.QueryOne[int](t, r.sub, "select replsync.refresh_selection('s')"))
+			requireNothingKept(t)
+			requireNothingProven(t)
+			requireActions(t, r.sync(t), "public.t_id_seq", "unchanged", "")
+			r.requireReadyToCutOver(t)
+		})
+		story(t, "rules are given anew", func(t *testing.T) {
+			both(t)
+			carryOver()
+			r.add(t, 2, "'all', margin => 8")
+			require.Contains(t, r.check(t, "false"), "applied s")
+			require.Zero(t, cluster.QueryOne[int](t, r.sub, "select count(*) from replsync.sequence_watermark"))
+			r.sync(t)
+			cluster.Eventually(t, cluster.DefaultDeadline, "the rules to follow", func() bool {
+				return slices.Equal(rules(), []string{"s 8", "z 0"})
+			})
+			r.requireReadyToCutOver(t)
+		})
+		story(t, "rules without a subscription", func(t *testing.T) {
+			both(t)
+			carryOver()
+			r.sub.Exec(t, "alter subscription z rename to later")
+			r.sync(t)
+			require.Equal(t, []string{"s 7"}, rules())
+			r.sub.Exec(t, "alter subscription later rename to z")
+			r.sub.Exec(t, "select replsync.sync_sequences('z')")
+			require.Equal(t, []string{"s 7", "z 0"}, rules())
+		})
+	})
+}
+
 const firstServer = 19 // CREATE SUBSCRIPTION ... SERVER, FOR ALL SEQUENCES
 
 // TestCoreSequences leaves to core what core synchronizes, and finds the publisher by a foreign server.

@@ -50,6 +50,7 @@ import (
 //	two subscriptions with one sequence, several databases          TestSequenceManySubscriptions
 //	what core synchronizes, CREATE SUBSCRIPTION ... SERVER          TestCoreSequences
 //	pg_dump, the proof with a dead publisher                        TestSequenceDump, TestCutoverCheck
+//	pg_upgrade of the subscriber                                    TestSequencesOfAnotherServer
 
 // onTheEnds runs a test on the oldest and the newest version, for what does not depend on the version much.
 func onTheEnds(t *testing.T, f func(t *testing.T, major int)) {

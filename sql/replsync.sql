@@ -87,7 +87,10 @@ CREATE TABLE replsync.sequence_selection (
 	exclude text[] NOT NULL,
 	margin bigint NOT NULL,
 	requested_generation bigint NOT NULL DEFAULT 1,	-- the last sync that was asked for
-	resync_generation bigint NOT NULL DEFAULT 1	-- the last one that was asked of all sequences
+	resync_generation bigint NOT NULL DEFAULT 1,	-- the last one that was asked of all sequences
+	-- the system identifier of the server that has written the row: the oid, and all that the other tables have
+	-- for it, mean nothing to another (pg_upgrade carries the tables over, and subscriptions get new oids)
+	written_by bigint NOT NULL
 );
 SELECT pg_catalog.pg_extension_config_dump('replsync.sequence_selection', '');
 
@@ -173,10 +176,13 @@ CREATE FUNCTION replsync.sequence_local_value(sequence oid) RETURNS bigint
 
 CREATE VIEW replsync.sequence_status AS
 	WITH live AS MATERIALIZED (SELECT * FROM replsync.sequence_live()),
+		rules AS (
+			SELECT * FROM replsync.sequence_selection
+			WHERE written_by = (SELECT system_identifier FROM pg_catalog.pg_control_system())),
 		watermark AS (
 			SELECT r.subscription, coalesce(w.done_generation, 0) AS done_generation,
 				coalesce(l.publisher_lsn, w.publisher_lsn) AS publisher_lsn, l.last_sync_at
-			FROM replsync.sequence_selection r
+			FROM rules r
 				LEFT JOIN replsync.sequence_watermark w ON w.subscription = r.subscription
 				LEFT JOIN live l ON l.subscription = r.subscription AND l.sequence IS NULL)
 	SELECT s.subname AS subscription, m.schema_name, m.sequence_name,
@@ -191,7 +197,7 @@ CREATE VIEW replsync.sequence_status AS
 		coalesce(p.reason, k.reason) AS reason,
 		coalesce(p.hint, 'Use ALTER SUBSCRIPTION ' || quote_ident(s.subname) || k.refresh) AS hint,
 		greatest(l.error_count, p.error_count, 0) AS error_count
-	FROM replsync.sequence_selection r
+	FROM rules r
 		JOIN watermark w ON w.subscription = r.subscription
 		JOIN pg_catalog.pg_subscription s ON s.oid = r.subscription
 		JOIN pg_catalog.pg_database d ON d.oid = s.subdbid AND d.datname = pg_catalog.current_database()
@@ -224,7 +230,10 @@ CREATE FUNCTION replsync.cutover_check(subscription name,
 				AND p.schema_name = m.schema_name AND p.sequence_name = m.sequence_name),
 	watermark AS MATERIALIZED (
 		SELECT coalesce(l.publisher_lsn, w.publisher_lsn) AS lsn, coalesce(l.last_sync_at, w.written_at) AS at
-		FROM sub LEFT JOIN replsync.sequence_watermark w ON w.subscription = sub.oid
+		FROM sub LEFT JOIN (replsync.sequence_watermark w
+				JOIN replsync.sequence_selection r ON r.subscription = w.subscription
+					AND r.written_by = (SELECT system_identifier FROM pg_control_system()))
+				ON w.subscription = sub.oid
 			LEFT JOIN replsync.sequence_live() l ON l.subscription = sub.oid AND l.sequence IS NULL),
 	tables AS MATERIALIZED (
 		SELECT r.srrelid::regclass::text AS name, r.srsubstate::text AS state, r.srsublsn AS lsn
