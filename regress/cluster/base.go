@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -186,12 +187,25 @@ func processes(dataDir string) []int {
 		if err != nil {
 			continue
 		}
-		cwd, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid))
-		if err == nil && os.SameFile(want, cwd) {
+		if runsIn(pid, want) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// runsIn tells whether a process has the directory as its working directory. One that dies keeps its memory, and what
+// it shares of it, until its last thread is gone, while its first one may have no directory any more.
+func runsIn(pid int, dir os.FileInfo) bool {
+	cwd, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid))
+	if err == nil {
+		return os.SameFile(dir, cwd)
+	}
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/cwd", pid))
+	return slices.ContainsFunc(threads, func(thread string) bool {
+		cwd, err := os.Stat(thread)
+		return err == nil && os.SameFile(dir, cwd)
+	})
 }
 
 // killAll kills every process that runs in the data directory and waits until
