@@ -136,7 +136,10 @@ replsync_marker_look(int place, const char *slot, char *marker)
 	last = &known[place];
 	snprintf(path, sizeof(path), MARKER_PATH, slot);
 	if (stat(path, &st) != 0)
+	{
+		last->inode = 0; /* what is known is about a slot of the past */
 		return replsync_marker_read(slot, marker);
+	}
 	if (last->inode != st.st_ino || last->changed.tv_sec != st.st_ctim.tv_sec ||
 		last->changed.tv_nsec != st.st_ctim.tv_nsec || strcmp(last->slot, slot) != 0)
 	{

@@ -120,6 +120,33 @@ func TestOtherSlots(t *testing.T) {
 	})
 }
 
+// TestNameOfFormerCopy has a user make a slot in the place, and under the name, of a copy that was here. What is remembered of the
+// copy must not come back once the directory of slots has not changed for a while.
+func TestNameOfFormerCopy(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		if major < firstConflict {
+			t.Skip("nobody else makes a logical slot on a standby")
+		}
+		p := newPair(t, major, onDemand)
+		p.createSlot(t, "postgres", "name", "test_decoding")
+		p.syncReady(t, "name")
+		p.standby.Exec(t, "select pg_create_physical_replication_slot('other')") // where the pass had its reservation
+		syncSlots(t, p.standby)
+		require.Equal(t, 1, cluster.QueryOne[int](t, p.standby, "select replsync.drop_slots('name')"))
+		p.createOnStandby(t, "name")
+		before := p.standby.Slots(t)["name"]
+		cluster.Eventually(t, cluster.DefaultDeadline, "the directory of slots to be at rest", func() bool {
+			return cluster.QueryOne[bool](t, p.standby,
+				"select clock_timestamp() - (pg_stat_file('pg_replslot')).change > interval '3 seconds'")
+		})
+		for range 3 {
+			require.Equal(t, "skipped", syncSlots(t, p.standby)["name"].Action)
+			require.Equal(t, "foreign", slotStatus(t, p.standby)["name"].State)
+		}
+		require.Equal(t, before, p.standby.Slots(t)["name"])
+	})
+}
+
 // createOnStandby makes a logical slot on the standby, which needs a record of running transactions.
 func (p *pair) createOnStandby(t *testing.T, name string) {
 	t.Helper()
