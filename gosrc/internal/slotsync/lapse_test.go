@@ -44,6 +44,18 @@ func TestLapse(t *testing.T) {
 				b.usable("a", true)
 			})
 		})
+		t.Run(name+", slot has another file and can be followed", func(t *testing.T) {
+			inBench(t, 15, func(t *testing.T, b *bench) {
+				b.with(row("a"))
+				lapse(b)
+				b.advance()
+				b.host.Calls()
+				_, _, err := b.turn(host.Wakeup{Timeout: true})
+				require.NoError(t, err)
+				require.Equal(t, stateReady, b.host.Passes()[0].Slots[0].State)
+				require.Equal(t, copyOf(*b.primary.slot("a")), b.slot("a"))
+			})
+		})
 		t.Run(name+", slot moved and cannot be followed", func(t *testing.T) {
 			for _, major := range []int{15, 16} {
 				inBench(t, major, func(t *testing.T, b *bench) {

@@ -132,12 +132,14 @@ func (p *pass) fetchMoved(plans []*plan) error {
 
 // snapshotsNow returns the positions that snapshot files are fetched for in this pass. What slots have confirmed goes first,
 // as it needs none, and the files follow in the next pass. That one does not put them off again, whatever moves meanwhile.
+// A copy that is not proven may be so only where its slot is now: it is not left behind.
 func (p *pass) snapshotsNow(plans []*plan) map[host.LSN]bool {
 	missing := map[host.LSN]bool{}
-	confirms := false
+	confirms, proven := false, true
 	for _, plan := range plans {
 		if plan.snapshot != 0 {
 			confirms = confirms || plan.target.ConfirmedFlushLSN != plan.local.ConfirmedFlushLSN
+			proven = proven && p.memory.proven[plan.name]
 			if !p.memory.verified[plan.snapshot] {
 				missing[plan.snapshot] = true
 			}
@@ -145,7 +147,7 @@ func (p *pass) snapshotsNow(plans []*plan) map[host.LSN]bool {
 	}
 	later := map[host.LSN]bool{}
 	limit := manySnapshots
-	if confirms && !p.memory.putOff && !(p.asked && len(missing) <= fewSnapshots) {
+	if confirms && proven && !p.memory.putOff && !(p.asked && len(missing) <= fewSnapshots) {
 		limit = 0
 	}
 	p.memory.putOff = limit == 0 && len(missing) > 0
