@@ -37,11 +37,11 @@ func (p *pass) circumstances() circumstances {
 	}
 }
 
-// asBefore returns the rows of an idle pass if nothing has changed since, else nil.
+// asBefore returns the rows of an idle pass if nothing has changed since, else nil. A lapse has the memory forget it.
 func (p *pass) asBefore() []host.SlotStatus {
 	last := p.memory.idle
 	p.memory.idle = nil
-	if last == nil || p.lapsed || p.recovery.FlushLSN < last.before || p.circumstances() != last.there ||
+	if last == nil || p.recovery.FlushLSN < last.before || p.circumstances() != last.there ||
 		!sameSlots(p.state.Slots, last.slots) || !slices.Equal(p.local, last.local) {
 		return nil
 	}
@@ -64,7 +64,7 @@ func sameSlots(a, b []primary.Slot) bool {
 // noteIdle leaves to the next pass that this one had nothing to do, and was not waiting for anything.
 func (p *pass) noteIdle(rows []host.SlotStatus) {
 	m := p.memory
-	if p.lapsed || p.changed || p.awaited || p.more || p.soon != 0 || len(m.unsaved) > 0 || len(m.ahead) > 0 {
+	if p.changed || p.awaited || p.more || p.soon != 0 || len(m.unsaved) > 0 || len(m.ahead) > 0 {
 		return
 	}
 	for _, plan := range p.plans {

@@ -226,3 +226,44 @@ func TestLapseInFailedPass(t *testing.T) {
 		})
 	}
 }
+
+// A pass after a lapse proves the copies again, also where it meets nothing else that is new.
+func TestLapseEndsIdleness(t *testing.T) {
+	for name, lapse := range map[string]func(b *bench){
+		"before the pass":        func(b *bench) { b.host.State.FeedbackLapses++ },
+		"within the pass":        func(b *bench) { b.primary.onRead = func() { b.host.State.FeedbackLapses++ } },
+		"seen from the primary":  func(b *bench) { b.primary.state.Physical.WalSender = "11@2" },
+		"before one that failed": func(b *bench) { b.host.State.FeedbackLapses++; b.failOnce() },
+		"while the worker was off": func(b *bench) {
+			b.host.Values["replsync.sync_slots"] = "off"
+			b.host.State.FeedbackLapses++
+			_, _, err := b.turn(host.Wakeup{Reload: true})
+			require.NoError(b.t, err)
+			b.host.Values["replsync.sync_slots"] = "on"
+			b.host.Passes()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBench(t, 16, func(t *testing.T, b *bench) {
+				b.with(row("a"))
+				b.pass("a unchanged ready")
+				require.NotNil(t, b.worker.memory.idle)
+				lapse(b)
+				b.pass("a unchanged ready")
+				b.primary.onRead = nil
+				// It cannot be followed yet, and is judged by what was proven.
+				s := b.primary.slot("a")
+				s.CatalogXmin, s.ConfirmedFlushLSN = 710, 6000
+				b.pass("a skipped ready wal_not_flushed")
+			})
+		})
+	}
+}
+
+// failOnce is a pass that does not reach the primary.
+func (b *bench) failOnce() {
+	b.t.Helper()
+	b.primary.err = host.Errorf("08006", "no route")
+	require.Error(b.t, b.passErr())
+	b.primary.err = nil
+}
