@@ -209,6 +209,21 @@ func TestConfirmedBeforeFiles(t *testing.T) {
 	})
 }
 
+// A slot that has confirmed more whenever it is looked at gets its file all the same.
+func TestFilesFollowWhateverMoves(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.advance()
+		b.primary.onRead = func() { b.primary.slot("a").ConfirmedFlushLSN++ }
+		for i, restart := range []host.LSN{1000, 1050} {
+			_, _, err := b.turn(host.Wakeup{Timeout: true})
+			require.NoError(t, err)
+			require.Equal(t, restart, b.slot("a").RestartLSN)
+			require.Equal(t, host.LSN(1201+i), b.slot("a").ConfirmedFlushLSN)
+		}
+	})
+}
+
 // A pass that was asked for has its files follow too, with the worker off.
 func TestFilesFollowWithTheWorkerOff(t *testing.T) {
 	inBench(t, 15, func(t *testing.T, b *bench) {
@@ -237,43 +252,81 @@ func TestFilesFollowWithTheWorkerOff(t *testing.T) {
 	})
 }
 
-// Whatever a crash interrupts, disk has copies that were the primary's once, complete, and protected there.
+// Whatever a crash interrupts, disk has copies that were the primary's once, complete, and protected there. So has memory, which
+// is what a promotion finds. A pass that nobody asked for leaves the files to a second one.
 func TestCrashBetweenAnySteps(t *testing.T) {
-	for step, done := 0, false; !done; step++ {
-		inBench(t, 15, func(t *testing.T, b *bench) {
-			b.with(row("a"), row("b"))
-			b.advance()
-			ctx, crash := context.WithCancel(t.Context())
-			defer crash()
-			calls := 0
-			b.host.Before = func(string) {
-				b.feed() // as early as can be
-				if calls == step {
-					crash()
+	for _, asked := range []bool{true, false} {
+		for step, done := 0, false; !done; step++ {
+			inBench(t, 15, func(t *testing.T, b *bench) {
+				b.with(row("a"), row("b"))
+				b.advance()
+				done = b.crashAt(step, asked)
+				b.host.Passes()
+				b.restart()
+				b.feedback(true)
+				_, _, err := b.turns(t.Context(), host.Wakeup{Timeout: true, Sync: asked})
+				require.NoError(t, err)
+				for _, r := range b.host.Passes()[0].Slots {
+					require.Equal(t, stateReady, r.State, "step %d", step)
+					require.Equal(t, host.LSN(1200), r.ConfirmedFlushLSN, "step %d", step)
 				}
-				calls++
-			}
-			_, _, _ = b.worker.turn(ctx, host.Wakeup{Timeout: true, Sync: true})
-			done = ctx.Err() == nil
-			b.host.Before = nil
-			b.host.Crash()
-			for _, name := range []string{"a", "b"} {
-				s := b.slot(name)
-				require.False(t, s.CatalogXmin.Precedes(b.primary.state.Physical.CatalogXmin), "step %d", step)
-				require.Contains(t, []host.Slot{copyOf(row(name)), copyOf(*b.primary.slot(name))}, s, "step %d", step)
-				if s.RestartLSN == 1050 {
-					require.NotNil(t, b.snapshotHere(1050), "step %d", step)
+				for _, name := range []string{"a", "b"} {
+					require.Equal(t, copyOf(*b.primary.slot(name)), b.disk(name), "step %d", step)
 				}
-			}
-			b.host.Passes()
-			b.restart()
-			b.feedback(true)
-			_, _, err := b.turn(host.Wakeup{Timeout: true, Sync: true})
-			require.NoError(t, err)
-			for _, r := range b.host.Passes()[0].Slots {
-				require.Equal(t, stateReady, r.State, "step %d", step)
-				require.Equal(t, host.LSN(1200), r.ConfirmedFlushLSN, "step %d", step)
-			}
-		})
+			})
+		}
 	}
+}
+
+// crashAt lets copies that are to move do so, but for a crash before some request, and tells whether there are fewer.
+func (b *bench) crashAt(step int, asked bool) (done bool) {
+	b.t.Helper()
+	ctx, crash := context.WithCancel(b.t.Context())
+	defer crash()
+	requests := 0
+	next := func() {
+		b.feed() // as early as can be
+		if requests == step {
+			crash()
+		}
+		requests++
+	}
+	b.host.Before = func(string) { next() }
+	b.primary.onRead, b.primary.onFetch = next, next
+	_, _, _ = b.turns(ctx, host.Wakeup{Timeout: true, Sync: asked})
+	done = ctx.Err() == nil
+	b.host.Before, b.primary.onRead, b.primary.onFetch = nil, nil, nil
+	if done && !asked {
+		require.Len(b.t, b.host.Passes(), 2)
+	}
+	for _, crashed := range []bool{false, true} {
+		if crashed {
+			b.host.Crash()
+		}
+		for _, name := range []string{"a", "b"} {
+			s := b.slot(name)
+			s.Unsaved = false
+			before, after := copyOf(row(name)), copyOf(*b.primary.slot(name))
+			confirmed := before
+			confirmed.ConfirmedFlushLSN = after.ConfirmedFlushLSN
+			require.False(b.t, s.CatalogXmin.Precedes(b.primary.state.Physical.CatalogXmin), "step %d", step)
+			require.Contains(b.t, []host.Slot{before, confirmed, after}, s, "step %d", step)
+			if s.RestartLSN == after.RestartLSN {
+				require.NotNil(b.t, b.snapshotHere(after.RestartLSN), "step %d", step)
+			}
+		}
+	}
+	return done
+}
+
+// turns is one wake-up, and what follows it at once.
+func (b *bench) turns(ctx context.Context, wake host.Wakeup) (nap time.Duration, state host.State, err error) {
+	nap, state, err = b.worker.turn(ctx, wake)
+	for range 8 {
+		if err != nil || nap != 0 {
+			break
+		}
+		nap, state, err = b.worker.turn(ctx, host.Wakeup{Timeout: true})
+	}
+	return nap, state, err
 }
