@@ -34,6 +34,16 @@
 #define COMPAT_ACQUIRE_SLOT(name) ReplicationSlotAcquire(name, true)
 #endif
 
+/*
+ * Prepare to sleep on a condition variable, also again. Before 16, whoever takes back a sleep from which he was woken wakes
+ * the next who sleeps: several who prepare anew each time would never rest. There, it may reset the latch.
+ */
+#if PG_VERSION_NUM >= 160000
+#define COMPAT_PREPARE_AGAIN(cv) ConditionVariablePrepareToSleep(cv)
+#else
+#define COMPAT_PREPARE_AGAIN(cv) ((void) ConditionVariableTimedSleep(cv, 0, PG_WAIT_EXTENSION))
+#endif
+
 /* Who owns a WaitEventSet that lives as long as the process. */
 #if PG_VERSION_NUM >= 170000
 #define COMPAT_WAIT_SET_OWNER NULL

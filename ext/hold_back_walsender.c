@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "compat.h"
 #include "hold_back.h"
 
 /* A keepalive: 'k', walEnd, time, whether to reply */
@@ -120,7 +121,7 @@ nap(void)
 	ModifyWaitEvent(FeBeWaitSet, FeBeWaitSetSocketPos, WL_SOCKET_READABLE, NULL);
 	for (;;)
 	{
-		ConditionVariablePrepareToSleep(replsync_standby_moved);
+		COMPAT_PREPARE_AGAIN(replsync_standby_moved);
 		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
 		if (InterruptPending || ConfigReloadPending || timeout <= 0 || !must_go_on_waiting())
 			break;

@@ -20,7 +20,9 @@
 #include "replication/walsender.h"
 #include "storage/condition_variable.h"
 #include "storage/shmem.h"
+#include "utils/wait_event.h"
 
+#include "compat.h"
 #include "slot_news.h"
 
 typedef void (*decode_function)(LogicalDecodingContext *ctx, XLogRecordBuffer *buf);
@@ -57,7 +59,7 @@ replsync_slot_news_await(void)
 {
 	if (news == NULL)
 		return false;
-	ConditionVariablePrepareToSleep(&news->moved);
+	COMPAT_PREPARE_AGAIN(&news->moved);
 	(void) pg_atomic_exchange_u32(&news->awaited, 1);
 	return true;
 }
@@ -104,7 +106,9 @@ announce_own_slot(void)
 	static TransactionId catalog_xmin = InvalidTransactionId;
 	const ReplicationSlotPersistentData *now;
 
-	if (MyReplicationSlot == NULL || SlotIsPhysical(MyReplicationSlot))
+	/* Nobody is shown others. */
+	if (MyReplicationSlot == NULL || SlotIsPhysical(MyReplicationSlot) ||
+		MyReplicationSlot->data.persistency != RS_PERSISTENT)
 		return;
 	now = &MyReplicationSlot->data;
 	if (now->confirmed_flush == confirmed_flush && now->restart_lsn == restart_lsn &&

@@ -169,6 +169,41 @@ func TestHoldBack(t *testing.T) {
 	})
 }
 
+// TestHoldBackTogether has walsenders that are woken for nothing: they sleep on, and do not keep each other awake.
+func TestHoldBackTogether(t *testing.T) {
+	heldBack(t, func(t *testing.T, major int) {
+		p := newHeldPair(t, major)
+		p.primary.Set(t, "wal_sender_timeout", "0")
+		var slots []string
+		for i := range 6 {
+			slot := fmt.Sprintf("held_%d", i)
+			slots = append(slots, slot)
+			p.primary.CreateSlot(t, slot, cluster.SlotOptions{Plugin: "test_decoding"})
+			c := cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: slot, Plugin: "test_decoding", FromConfirmed: true})
+			c.Start(t, p.primary)
+		}
+		free := read(t, p.primary, "free_1")
+		p.primary.Exec(t, "select pg_create_physical_replication_slot('other', true)")
+		p.primary.Set(t, holdBack, "sb, other")
+		p.primary.Exec(t, "insert into t values (1)")
+		cluster.Eventually(t, cluster.DefaultDeadline, "the walsenders to wait", func() bool {
+			return cluster.QueryOne[bool](t, p.primary, "select count(*) = 6 from pg_stat_activity join pg_replication_slots on pid = active_pid where slot_name like 'held%' and wait_event = 'Extension'")
+		})
+		before := map[int]int{}
+		for _, slot := range slots {
+			pid := int(senderOf(t, p.primary, slot))
+			before[pid] = sleeps(t, pid)
+		}
+		p.primary.Exec(t, "insert into t values (2)")
+		free.WaitValues(t, "public.t", "id", "1", "2")
+		waitKeepalives(t, free, pings)
+		for pid, n := range before {
+			// Its consumer makes it look five times a second.
+			require.Less(t, sleeps(t, pid)-n, 400, "it has gone to sleep that often")
+		}
+	})
+}
+
 // TestHoldBackBySQL checks the functions that decode: they wait like a walsender.
 func TestHoldBackBySQL(t *testing.T) {
 	heldBack(t, func(t *testing.T, major int) {

@@ -1,6 +1,10 @@
 package regress_test
 
 import (
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,4 +146,143 @@ func TestWaitForSlotChange(t *testing.T) {
 		primary.Exec(t, "select pg_cancel_backend(pid) from pg_stat_activity where usename = 'repl'")
 		requireCode(t, "57014", <-done)
 	})
+}
+
+// watcher is a session that waits for slots to move.
+type watcher struct {
+	conn *pgx.Conn
+	pid  int
+}
+
+// newWatcher connects, and has seen the slots that there are.
+func newWatcher(t *testing.T, primary *cluster.Server) *watcher {
+	t.Helper()
+	w := &watcher{conn: primary.Connect(t)}
+	w.pid = int(w.conn.PgConn().PID())
+	w.look(t)
+	return w
+}
+
+// look sees the slots as they are.
+func (w *watcher) look(t *testing.T) {
+	t.Helper()
+	_, err := w.conn.Exec(background(t), "select replsync.logical_slots()", pgx.QueryExecModeSimpleProtocol)
+	require.NoError(t, err)
+}
+
+// wait waits for a slot to move, and is asleep when it returns what tells the end.
+func (w *watcher) wait(t *testing.T, primary *cluster.Server, timeout time.Duration) <-chan error {
+	t.Helper()
+	ctx := background(t)
+	done := make(chan error, 1)
+	call := func() {
+		_, err := w.conn.Exec(ctx, fmt.Sprintf("call replsync.wait_for_slot_change(%d)", timeout.Milliseconds()), pgx.QueryExecModeSimpleProtocol)
+		done <- err
+	}
+	go call()
+	cluster.Eventually(t, cluster.DefaultDeadline, "the session to wait", func() bool {
+		select {
+		case err := <-done: // something has moved since it looked
+			require.NoError(t, err)
+			w.look(t)
+			go call()
+		default:
+		}
+		return cluster.QueryOne[bool](t, primary, "select state = 'active' and wait_event = 'Extension' and backend_xmin is null from pg_stat_activity where pid = $1", w.pid)
+	})
+	return done
+}
+
+// wakened tells whether somebody has set the latch of a process that is stopped while it sleeps.
+func wakened(t *testing.T, pid int) bool {
+	t.Helper()
+	pending, err := strconv.ParseUint(procField(t, fmt.Sprintf("/proc/%d/status", pid), "ShdPnd"), 16, 64)
+	require.NoError(t, err)
+	return pending&(1<<(syscall.SIGURG-1)) != 0
+}
+
+// requireTold stops a session that sleeps, so that it does not look by itself, and checks that a move wakes it.
+func (w *watcher) requireTold(t *testing.T, primary *cluster.Server, move func()) {
+	t.Helper()
+	// It may be stopped just while it looks: then nobody has to wake it.
+	cluster.Eventually(t, cluster.DefaultDeadline, "somebody to wake the session", func() error {
+		w.look(t)
+		done := w.wait(t, primary, cluster.DefaultDeadline)
+		require.NoError(t, syscall.Kill(w.pid, syscall.SIGSTOP))
+		defer func() {
+			require.NoError(t, syscall.Kill(w.pid, syscall.SIGCONT))
+			require.NoError(t, <-done)
+		}()
+		cluster.Eventually(t, cluster.DefaultDeadline, "the session to stop", func() bool {
+			return procField(t, fmt.Sprintf("/proc/%d/status", w.pid), "State") == "T"
+		})
+		if wakened(t, w.pid) {
+			move()
+			return errors.New("it was awake already")
+		}
+		move()
+		// A consumer's walsender shows where its slot is before it tells.
+		for range 100 {
+			if wakened(t, w.pid) {
+				return nil
+			}
+			primary.Exec(t, "select")
+		}
+		return errors.New("nobody has")
+	})
+}
+
+// TestSlotNews checks that those who wait are told, and need not look.
+func TestSlotNews(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		primary := newPrimary(t, major)
+		primary.Exec(t, "create table t (id int)")
+		for _, slot := range []string{"sql", "stream"} {
+			primary.CreateSlot(t, slot, cluster.SlotOptions{Plugin: "test_decoding"})
+		}
+		w := newWatcher(t, primary)
+
+		story(t, "moved by SQL", func(t *testing.T) {
+			w.requireTold(t, primary, func() {
+				primary.Exec(t, "insert into t values (0)")
+				primary.Exec(t, "select pg_replication_slot_advance('sql', pg_current_wal_flush_lsn())")
+			})
+		})
+		story(t, "moved by a consumer", func(t *testing.T) {
+			c := cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: "stream", Plugin: "test_decoding"})
+			c.Start(t, primary)
+			w.requireTold(t, primary, func() {
+				primary.Exec(t, "insert into t values (1)")
+				c.WaitConfirmed(t, primary)
+			})
+		})
+	})
+}
+
+// TestSlotNewsOfNothing has sessions that are told for nothing: they sleep on, and do not keep each other awake.
+func TestSlotNewsOfNothing(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		primary := newPrimary(t, major)
+		primary.CreateSlot(t, "a", cluster.SlotOptions{Plugin: "test_decoding"})
+		watchers := []*watcher{newWatcher(t, primary), newWatcher(t, primary), newWatcher(t, primary)}
+		before := make([]int, len(watchers))
+		var ends []<-chan error
+		for i, w := range watchers {
+			before[i] = sleeps(t, w.pid)
+			ends = append(ends, w.wait(t, primary, 3*time.Second))
+		}
+		primary.Exec(t, "select count(*) from pg_logical_slot_peek_changes('a', null, null)")
+		for i, w := range watchers {
+			require.NoError(t, <-ends[i])
+			require.Less(t, sleeps(t, w.pid)-before[i], 50, "it has gone to sleep that often")
+		}
+	})
+}
+
+// sleeps counts how often a process has gone to sleep.
+func sleeps(t *testing.T, pid int) int {
+	t.Helper()
+	n, err := strconv.Atoi(procField(t, fmt.Sprintf("/proc/%d/status", pid), "voluntary_ctxt_switches"))
+	require.NoError(t, err)
+	return n
 }
