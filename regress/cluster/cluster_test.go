@@ -160,6 +160,31 @@ func TestFreeze(t *testing.T) {
 	require.NoError(t, <-answered)
 }
 
+// A server starts although shared memory of its killed processes goes only a moment after them.
+func TestSharedMemoryLeft(t *testing.T) {
+	each(t, func(t *testing.T, major int) {
+		s := New(t, major)
+		content, err := os.ReadFile(filepath.Join(s.DataDir(), "postmaster.pid"))
+		require.NoError(t, err)
+		words := strings.Fields(strings.Split(string(content), "\n")[6])
+		require.Len(t, words, 2, "key and id")
+		id, err := strconv.Atoi(words[1])
+		require.NoError(t, err)
+		address, _, errno := syscall.Syscall(syscall.SYS_SHMAT, uintptr(id), 0, 0)
+		require.Zero(t, errno)
+		s.Kill9(t)
+		mark := s.LogMark()
+		detached := make(chan syscall.Errno, 1)
+		go func() {
+			_ = poll(DefaultDeadline, func() bool { return strings.Contains(s.LogSince(mark), "pre-existing shared memory block") })
+			_, _, errno := syscall.Syscall(syscall.SYS_SHMDT, address, 0, 0)
+			detached <- errno
+		}()
+		s.Start(t)
+		require.Zero(t, <-detached)
+	})
+}
+
 func TestPeers(t *testing.T) {
 	timesOut := func(address string, dial, read time.Duration) {
 		t.Helper()

@@ -208,8 +208,17 @@ func (s *Server) Start(t T) {
 }
 
 // TryStart starts the server and waits until it accepts connections, or has
-// given up.
-func (s *Server) TryStart() error {
+// given up. What killed processes have mapped may be there a moment longer than
+// they are, so it tries again where that is in the way.
+func (s *Server) TryStart() (err error) {
+	_ = poll(DefaultDeadline, func() bool {
+		err = s.startOnce()
+		return err == nil || !strings.Contains(err.Error(), "pre-existing shared memory block")
+	})
+	return err
+}
+
+func (s *Server) startOnce() error {
 	if s.Running() {
 		return fmt.Errorf("%s is running already", s.Name)
 	}
