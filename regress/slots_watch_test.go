@@ -188,7 +188,7 @@ func (w *watcher) wait(t *testing.T, primary *cluster.Server, timeout time.Durat
 			go call()
 		default:
 		}
-		return cluster.QueryOne[bool](t, primary, "select state = 'active' and wait_event = 'Extension' and backend_xmin is null from pg_stat_activity where pid = $1", w.pid)
+		return cluster.QueryOne[bool](t, primary, "select count(*) = 1 from pg_stat_activity where pid = $1 and state = 'active' and wait_event = 'Extension' and backend_xmin is null", w.pid)
 	})
 	return done
 }
