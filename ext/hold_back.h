@@ -30,7 +30,7 @@ typedef struct StandbySlot
 	char name[NAMEDATALEN];
 	XLogRecPtr confirmed;
 	StandbyTrouble trouble;
-	StandbyTrouble told; /* to the client of this session */
+	StandbyTrouble told; /* to the client of this backend */
 } StandbySlot;
 
 /* A parsed replsync.synchronized_standby_slots */

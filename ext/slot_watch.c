@@ -71,7 +71,7 @@ typedef struct ShownSlot
 	bool failover;
 } ShownSlot;
 
-/* What this session has shown last, by place in the array of slots, and how many places have been used */
+/* What this backend has shown last, by place in the array of slots, and how many places have been used */
 static ShownSlot *shown = NULL;
 static int shown_places = 0;
 
@@ -270,7 +270,7 @@ rest(long timeout)
 }
 
 /*
- * wait_for_slot_change(timeout): return as soon as logical_slots() has news for this session, the time is
+ * wait_for_slot_change(timeout): return as soon as logical_slots() has news for its caller, the time is
  * over, or the client sends something. To be called with the simple query protocol: the extended one sends more.
  */
 Datum
@@ -284,7 +284,7 @@ replsync_wait_for_slot_change(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("there is nothing to compare with"),
-				 errhint("Call replsync.logical_slots() in this session first.")));
+				 errhint("Call replsync.logical_slots() in the same session first.")));
 	if (!IsA(fcinfo->context, CallContext) || castNode(CallContext, fcinfo->context)->atomic)
 		ereport(ERROR,
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),

@@ -52,7 +52,7 @@ type Client struct {
 	conn  *pgx.Conn
 	major int
 	user  string
-	reads int // sequences that this session has read since it began, but for those of rounds that were all its own
+	reads int // sequences read since the session began, but for those of rounds that were all its own
 	round int // sequences read since the last mark
 	known known
 	mark  Mark // the last one that was asked for

@@ -327,7 +327,7 @@ func testDropped(t *testing.T, s *server) {
 				if waiting {
 					return tx.Commit(context.Background())
 				}
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // between two looks
 			}
 			return errors.New("nobody waits")
 		}()

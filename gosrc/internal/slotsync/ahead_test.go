@@ -91,7 +91,7 @@ func TestNotFlushedKeepsTheNapShort(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			done := b.run(ctx)
-			time.Sleep(3050 * time.Millisecond)
+			time.Sleep(3050 * time.Millisecond) // of the fake clock
 			cancel()
 			<-done
 			naps := timeouts(b.host.Naps())

@@ -40,7 +40,7 @@ func TestCascade(t *testing.T) {
 		b.hold(700, 0)
 		b.pass("a unchanged waiting feedback_pending")
 		b.hold(700, 650)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // of the fake clock
 		b.pass("a updated ready")
 		name, cascaded := b.worker.record.slot(&Settings{PrimarySlotName: "standby"})
 		require.Equal(t, "between", name)

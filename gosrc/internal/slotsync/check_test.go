@@ -128,7 +128,7 @@ func TestRecord(t *testing.T) {
 		good := time.Now()
 		require.Equal(t, good, b.worker.record.passes.Last)
 		fails := func(err error) {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // of the fake clock
 			b.primary.err = err
 			_, _, err = b.turn(host.Wakeup{})
 			require.NoError(t, err)

@@ -131,7 +131,7 @@ func TestHandshakeWaits(t *testing.T) {
 			b.calls("RequestFeedback now", "CreateSlot a", "RequestFeedback now")
 			b.pass("a unchanged waiting feedback_pending")
 			b.calls()
-			time.Sleep(feedbackPause)
+			time.Sleep(feedbackPause) // of the fake clock
 			b.pass("a unchanged waiting feedback_pending")
 			b.calls("RequestFeedback now")
 		})
