@@ -15,6 +15,9 @@ import (
 
 const applicationName = "replsync slots"
 
+// Open makes the connection to the primary that the settings name. It does not connect yet.
+type Open func(ctx context.Context, h host.Host, s *Settings) (Primary, error)
+
 // NewWorker makes the worker of a server whose data directory is dataDir ("." inside a backend).
 func NewWorker(h host.Host, dataDir string) (*Worker, error) {
 	files, err := logicalfiles.Open(dataDir)
@@ -83,4 +86,33 @@ func connectError(err error, database string) error {
 			"pg_hba.conf does not cover.", database)
 	}
 	return e
+}
+
+// connect sees to it that there is a connection for these settings. What refuses the pass anyway is left to it.
+func (w *Worker) connect(p *pass, s *Settings, r host.Recovery) error {
+	if w.primary != nil && w.settings.sameConnection(s) {
+		return nil
+	}
+	w.disconnect()
+	if refuseHere(s, r) != nil {
+		return nil
+	}
+	p.progress("connecting", 0, 0)
+	primary, err := w.open(p.ctx, w.host, s)
+	if err != nil {
+		return err
+	}
+	w.primary, w.settings = primary, s
+	return nil
+}
+
+func (w *Worker) disconnect() {
+	if w.primary != nil {
+		w.primary.Close()
+		w.primary = nil
+	}
+	if w.upstream != nil {
+		w.upstream.Close()
+		w.upstream = nil
+	}
 }

@@ -139,3 +139,40 @@ func (p *pass) logReady(plan *plan) {
 func (p *pass) logDropped(plan *plan) {
 	p.log(host.Info, host.Message{Text: fmt.Sprintf("dropped replication slot \"%s\" of database with OID %d", plan.name, plan.local.Database)})
 }
+
+// merge replaces the rows of some slots: a pass that failed says nothing about the others.
+func merge(rows, newer []host.SlotStatus) []host.SlotStatus {
+	merged := slices.Clone(newer)
+	for _, row := range rows {
+		if !slices.ContainsFunc(newer, func(r host.SlotStatus) bool { return r.Name == row.Name }) {
+			merged = append(merged, row)
+		}
+	}
+	slices.SortFunc(merged, func(a, b host.SlotStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return merged
+}
+
+// shown leaves out the slots that are no more.
+func shown(rows []host.SlotStatus) []host.SlotStatus {
+	if !slices.ContainsFunc(rows, func(r host.SlotStatus) bool { return r.State == "" }) {
+		return rows
+	}
+	var left []host.SlotStatus
+	for _, row := range rows {
+		if row.State != "" {
+			left = append(left, row)
+		}
+	}
+	return left
+}
+
+// hideRow takes a slot out of what is shown.
+func (w *Worker) hideRow(name string) {
+	rows := make([]host.SlotStatus, 0, len(w.rows))
+	for _, row := range w.rows {
+		if row.Name != name {
+			rows = append(rows, row)
+		}
+	}
+	w.rows = rows
+}

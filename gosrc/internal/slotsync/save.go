@@ -213,15 +213,3 @@ func (w *Worker) saveAll(ctx context.Context) error {
 func (w *Worker) saves(wake host.Wakeup) bool {
 	return wake == host.Wakeup{Timeout: true} && time.Now().Before(w.due) && len(w.memory.unsaved) > 0
 }
-
-// rest saves until the next pass is due, and returns the nap.
-func (w *Worker) rest(ctx context.Context) (time.Duration, host.State, error) {
-	next, err := w.save(ctx)
-	if next.IsZero() || next.After(w.due) {
-		next = w.due
-	}
-	if next.Equal(never) {
-		return -1, w.state, err
-	}
-	return max(time.Until(next), 0), w.state, err
-}

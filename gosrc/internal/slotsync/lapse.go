@@ -1,0 +1,62 @@
+package slotsync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+)
+
+// unread shows what it means to the copies that the primary could not be read, or is not the one to copy from.
+func (p *pass) unread(err error) []host.SlotStatus {
+	var r *refusal
+	promoted := errors.Is(err, errPromotion) || errors.Is(context.Cause(p.remote), errPromotion)
+	// The lapse is known now: no later pass would find it again.
+	if errors.As(err, &r) && r.lapse || p.lapsed && p.major < firstConflict && !promoted {
+		return p.refused(new(refusal).lapsing())
+	}
+	return nil
+}
+
+// lost shows the copies that a lapse has cost their proof in a pass that came to no end.
+func (p *pass) lost() []host.SlotStatus {
+	if !p.lapsed {
+		return nil
+	}
+	p.plans = slices.DeleteFunc(p.plans, func(plan *plan) bool {
+		return plan.step != stepKeep || plan.local == nil || p.proves(plan)
+	})
+	for _, plan := range p.plans {
+		if plan.state == "" || plan.state == stateReady {
+			plan.state, plan.reason = stateWaiting, cmp.Or(p.judgeAsIs(plan).reason, reasonFeedback)
+			plan.action = cmp.Or(plan.action, actionUnchanged)
+		}
+	}
+	return p.rows()
+}
+
+// refused shows what a refusal means for the copies. Where the primary may now remove what they need they are not ready,
+// and on a version where nobody would notice they must not look usable either.
+func (p *pass) refused(r *refusal) []host.SlotStatus {
+	if !r.lapse {
+		return nil
+	}
+	p.memory.lapse()
+	for i := range p.local {
+		l := &p.local[i]
+		mark, ok := markerOf(l)
+		if !l.Marked || !ok || mark.Promoted {
+			continue
+		}
+		plan := &plan{name: l.Name, local: l, mark: mark, database: l.Database, target: *l, step: stepKeep}
+		if row, known := p.memory.remote[l.Name]; known {
+			plan.remote = &row
+		}
+		plan.show(stateWaiting, actionUnchanged, reasonNoFeedback)
+		p.plans = append(p.plans, plan)
+	}
+	p.demote()
+	return p.rows()
+}
