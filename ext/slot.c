@@ -1,5 +1,5 @@
 /*
- * Making, moving and dropping the copies of the primary's logical slots.
+ * Making a copy of a slot of the primary, and what is common to making, moving and dropping one.
  *
  * Each operation takes the slot and gives it back before it returns, under a lock on
  * the slot's database: replay of DROP DATABASE ends the whole standby if it meets a
@@ -37,10 +37,6 @@
 /* The slot in use is not complete: it must not survive an error */
 static bool making_slot = false;
 
-/* What the slot in use has on disk, while other values are on their way there */
-static ReplicationSlotPersistentData saved_data;
-static bool saving_slot = false;
-
 /* Give up the slots before the transaction and its database lock end with the process */
 static void
 slot_shmem_exit(int code, Datum arg)
@@ -66,16 +62,16 @@ replsync_slot_register_exit(void)
 }
 
 /* Begin a transaction, for the database lock */
-static void
-begin_operation(void)
+void
+replsync_slot_begin(void)
 {
 	replsync_slot_register_exit();
 	StartTransactionCommand();
 }
 
 /* Keep replay of DROP DATABASE away until the end of the transaction */
-static void
-lock_database(Oid database)
+void
+replsync_slot_lock_database(Oid database)
 {
 	LockSharedObject(DatabaseRelationId, database, 0, AccessShareLock);
 }
@@ -106,47 +102,9 @@ check_database(Oid database)
 				 errdetail("Its creation has not been replayed here yet, or it has been dropped.")));
 }
 
-/* Drop the slot in use */
-static void
-drop_acquired_slot(void)
-{
-#if PG_VERSION_NUM >= 190000
-
-	/*
-	 * In recovery the request to switch logical decoding off stays for the end of
-	 * recovery (DisableLogicalDecodingIfNecessary(), logicalctl.c).
-	 */
-	ReplicationSlotDropAcquired(SlotIsLogical(MyReplicationSlot));
-#elif PG_VERSION_NUM >= 170000
-	ReplicationSlotDropAcquired();
-#else
-	NameData name = MyReplicationSlot->data.name;
-	char path[MAXPGPATH];
-
-	/*
-	 * Up to 16 only ReplicationSlotDrop() is public, and it takes the slot itself. A
-	 * temporary slot stays ours when it is released, so that nobody comes between.
-	 */
-	SpinLockAcquire(&MyReplicationSlot->mutex);
-	MyReplicationSlot->data.persistency = RS_TEMPORARY;
-	SpinLockRelease(&MyReplicationSlot->mutex);
-	ReplicationSlotRelease();
-	ReplicationSlotDrop(NameStr(name), true);
-
-	/* A temporary slot is gone from memory even where its file could not be removed. */
-	snprintf(path, sizeof(path), "pg_replslot/%s/state", NameStr(name));
-	if (access(path, F_OK) == 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not remove the files of replication slot \"%s\"", NameStr(name)),
-				 errhint("See the server log. The slot is back after a restart unless the directory \"pg_replslot/%s\" is removed.",
-						 NameStr(name))));
-#endif
-}
-
 /* Put data into a slot of ours, without anything that decoding had in mind for it */
-static void
-publish_data(ReplicationSlot *slot, const ReplicationSlotPersistentData *data)
+void
+replsync_slot_publish(ReplicationSlot *slot, const ReplicationSlotPersistentData *data)
 {
 	SpinLockAcquire(&slot->mutex);
 	memcpy(&slot->data, data, sizeof(slot->data));
@@ -169,23 +127,37 @@ replsync_slot_error_cleanup(void)
 	ConditionVariableCancelSleep();
 	pgstat_report_wait_end();
 	replsync_slot_end_save();
+	replsync_slot_end_update();
 
 	if (MyReplicationSlot != NULL)
 	{
-		if (saving_slot)
-			publish_data(MyReplicationSlot, &saved_data);
 		if (making_slot || MyReplicationSlot->data.persistency != RS_PERSISTENT)
-			drop_acquired_slot();
+			replsync_slot_drop_acquired();
 		else
 			ReplicationSlotRelease();
 	}
 	making_slot = false;
-	saving_slot = false;
+}
+
+/* Is the slot in use a copy that may be changed? */
+bool
+replsync_slot_is_copy(void)
+{
+	char marker[CORE_MARKER_LEN];
+
+	if (SlotIsPhysical(MyReplicationSlot) || MyReplicationSlot->data.persistency != RS_PERSISTENT)
+		return false;
+#if PG_VERSION_NUM >= 170000
+	/* made by core's slot synchronization: adopt it, but not once it has become the slot itself */
+	if (MyReplicationSlot->data.synced && RecoveryInProgress())
+		return true;
+#endif
+	return replsync_marker_read(NameStr(MyReplicationSlot->data.name), marker);
 }
 
 /* Set the marks by which core's own tools and guards know a copy; hold the mutex */
-static void
-set_failover(ReplicationSlotPersistentData *data, const CoreSlot *spec)
+void
+replsync_slot_set_failover(ReplicationSlotPersistentData *data, const CoreSlot *spec)
 {
 #if PG_VERSION_NUM >= 170000
 	data->failover = (spec->flags & CORE_SLOT_FAILOVER) != 0;
@@ -197,8 +169,8 @@ set_failover(ReplicationSlotPersistentData *data, const CoreSlot *spec)
  * Give a slot's data the values of spec. A position never goes back: what was
  * held from there on may be gone, and what was confirmed stays confirmed.
  */
-static void
-set_data(ReplicationSlotPersistentData *data, const CoreSlot *spec)
+void
+replsync_slot_set_data(ReplicationSlotPersistentData *data, const CoreSlot *spec)
 {
 	data->database = spec->database;
 	namestrcpy(&data->plugin, spec->plugin);
@@ -211,8 +183,8 @@ set_data(ReplicationSlotPersistentData *data, const CoreSlot *spec)
 }
 
 /* Give a copy back; it is not idle in the sense of idle_replication_slot_timeout (18) */
-static void
-release_copy(void)
+void
+replsync_slot_release(void)
 {
 	ReplicationSlot *slot = MyReplicationSlot;
 
@@ -243,7 +215,7 @@ make_temporary_slot(const CoreSlot *spec)
 	COMPAT_CREATE_TEMPORARY_SLOT(spec->name, true);
 	slot = MyReplicationSlot;
 	memcpy(&data, &slot->data, sizeof(data));
-	set_data(&data, spec);
+	replsync_slot_set_data(&data, spec);
 
 	/*
 	 * As ReplicationSlotReserveWal() (slot.c) does: a restartpoint takes this lock
@@ -251,7 +223,7 @@ make_temporary_slot(const CoreSlot *spec)
 	 * and the test below knows.
 	 */
 	LWLockAcquire(ReplicationSlotAllocationLock, LW_EXCLUSIVE);
-	publish_data(slot, &data);
+	replsync_slot_publish(slot, &data);
 
 	/* Without a database ReplicationSlotCreate() took the slot for a physical one */
 	pgstat_create_replslot(slot);
@@ -265,8 +237,8 @@ make_temporary_slot(const CoreSlot *spec)
 void
 replsync_slot_create(const CoreSlot *spec)
 {
-	begin_operation();
-	lock_database(spec->database);
+	replsync_slot_begin();
+	replsync_slot_lock_database(spec->database);
 	check_database(spec->database);
 	replsync_check_standby();
 	if (replsync_reservation_lost())
@@ -297,205 +269,12 @@ replsync_slot_create(const CoreSlot *spec)
 	/* A restartpoint that had begun before the slot may have gone on to remove WAL meanwhile. */
 	require_wal(spec);
 	SpinLockAcquire(&MyReplicationSlot->mutex);
-	set_failover(&MyReplicationSlot->data, spec);
+	replsync_slot_set_failover(&MyReplicationSlot->data, spec);
 	MyReplicationSlot->data.persistency = RS_PERSISTENT;
 	SpinLockRelease(&MyReplicationSlot->mutex);
 	ReplicationSlotMarkDirty();
 	replsync_slot_write(MyReplicationSlot);
 	making_slot = false;
-	release_copy();
-	CommitTransactionCommand();
-}
-
-/* Is the slot in use a copy that may be changed? */
-static bool
-slot_is_copy(void)
-{
-	char marker[CORE_MARKER_LEN];
-
-	if (SlotIsPhysical(MyReplicationSlot) || MyReplicationSlot->data.persistency != RS_PERSISTENT)
-		return false;
-#if PG_VERSION_NUM >= 170000
-	/* made by core's slot synchronization: adopt it, but not once it has become the slot itself */
-	if (MyReplicationSlot->data.synced && RecoveryInProgress())
-		return true;
-#endif
-	return replsync_marker_read(NameStr(MyReplicationSlot->data.name), marker);
-}
-
-/* Is the slot in use what the primary of the past has left here? */
-static bool
-slot_is_leftover(void)
-{
-	if (!RecoveryInProgress() || SlotIsPhysical(MyReplicationSlot) ||
-		MyReplicationSlot->data.persistency != RS_PERSISTENT)
-		return false;
-		/* core refuses to make such a slot on a standby */
-#if PG_VERSION_NUM >= 170000
-	return MyReplicationSlot->data.failover && !MyReplicationSlot->data.synced;
-#elif PG_VERSION_NUM >= 160000
-	return false;
-#else
-	return true;
-#endif
-}
-
-/* Verify that the slot in use is one that spec may be applied to */
-static void
-check_update(const CoreSlot *spec)
-{
-	ReplicationSlot *slot = MyReplicationSlot;
-
-	if (!slot_is_copy())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("replication slot \"%s\" is not a copy of a slot of the primary", spec->name),
-				 errdetail("Neither replsync nor the server's own slot synchronization made it.")));
-	if (replsync_slot_invalidation(slot) != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot update replication slot \"%s\"", spec->name),
-				 errdetail("This replication slot has been invalidated due to \"%s\".",
-						   replsync_slot_invalidation(slot))));
-	if (slot->data.database != spec->database)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot update replication slot \"%s\"", spec->name),
-				 errdetail("It belongs to the database with OID %u, not %u.",
-						   slot->data.database, spec->database)));
-}
-
-/* A confirmed_flush that a crash takes back costs nothing but time */
-static bool
-differs_in_confirmed_flush_only(const ReplicationSlotPersistentData *data,
-								const ReplicationSlotPersistentData *before)
-{
-	ReplicationSlotPersistentData same;
-
-	memcpy(&same, data, sizeof(same));
-	same.confirmed_flush = before->confirmed_flush;
-	return memcmp(&same, before, sizeof(same)) == 0;
-}
-
-/*
- * Write the marker of what was a copy before the promotion. The slot is not taken: its
- * consumer may be using it. The lock keeps it from being dropped or made anew.
- */
-static void
-mark_promoted_slot(const CoreSlot *spec)
-{
-	char marker[CORE_MARKER_LEN];
-	ReplicationSlot *slot;
-
-	LWLockAcquire(ReplicationSlotAllocationLock, LW_SHARED);
-	if (!replsync_marker_read(spec->name, marker))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("replication slot \"%s\" is not a copy of a slot of the primary", spec->name)));
-	if (replsync_marker_write(spec->name, spec->marker))
-		replsync_marker_sync(spec->name);
-
-	/* From now on it can be idle, as of the promotion (update_synced_slots_inactive_since(), slotsync.c). */
-	slot = SearchNamedReplicationSlot(spec->name, true);
-	if (slot != NULL && replsync_slot_owner(slot) == 0)
-		replsync_slot_set_inactive_since(slot, GetCurrentTimestamp());
-	LWLockRelease(ReplicationSlotAllocationLock);
-}
-
-/*
- * Give a copy these values. Only the plugin and the flags can be any others than before:
- * positions and catalog_xmin go forward or stay.
- */
-void
-replsync_slot_update(const CoreSlot *spec)
-{
-	ReplicationSlotPersistentData data;
-	ReplicationSlot *slot;
-	bool marker_changed;
-	bool save;
-
-	begin_operation();
-	if (!RecoveryInProgress())
-	{
-		mark_promoted_slot(spec);
-		CommitTransactionCommand();
-		return;
-	}
-	lock_database(spec->database);
-	replsync_check_standby();
-	COMPAT_ACQUIRE_SLOT(spec->name);
-	replsync_check_standby();
-	check_update(spec);
-	slot = MyReplicationSlot;
-
-	memcpy(&data, &slot->data, sizeof(data));
-	set_data(&data, spec);
-	set_failover(&data, spec);
-	save = (spec->flags & CORE_SLOT_UNSAVED) != 0 ||
-		   !differs_in_confirmed_flush_only(&data, &slot->data);
-	marker_changed = replsync_marker_write(spec->name, spec->marker);
-	if (marker_changed && !save)
-		replsync_marker_sync(spec->name);
-	memcpy(&saved_data, &slot->data, sizeof(saved_data));
-	if (memcmp(&data, &slot->data, sizeof(data)) != 0)
-	{
-		publish_data(slot, &data);
-		ReplicationSlotMarkDirty();
-	}
-	if (save)
-	{
-		/*
-		 * What is held by the values before may go only when a crash can't bring
-		 * them back (LogicalConfirmReceivedLocation(), logical.c).
-		 */
-		saving_slot = true;
-		replsync_slot_write(slot);
-		saving_slot = false;
-		replsync_slot_set_xmin(slot, data.catalog_xmin);
-		ReplicationSlotsComputeRequiredLSN();
-	}
-	release_copy();
-	CommitTransactionCommand();
-}
-
-/* Find the database of a slot */
-static Oid
-slot_database(const char *name)
-{
-	ReplicationSlot *slot;
-	Oid database = InvalidOid;
-
-	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
-	slot = SearchNamedReplicationSlot(name, false);
-	if (slot != NULL)
-		database = slot->data.database;
-	LWLockRelease(ReplicationSlotControlLock);
-	return database;
-}
-
-/*
- * Drop a copy, or a leftover. What was to be dropped on a standby may be a slot in its own
- * right once that is promoted, and is kept then.
- */
-void
-replsync_slot_drop(const CoreSlot *spec)
-{
-	const char *name = spec->name;
-	Oid database;
-
-	begin_operation();
-	database = slot_database(name);
-	if (OidIsValid(database))
-		lock_database(database);
-	COMPAT_ACQUIRE_SLOT(name);
-	if ((spec->flags & CORE_SLOT_PROMOTED) == 0)
-		replsync_check_standby();
-	if (MyReplicationSlot->data.database != database ||
-		!(slot_is_copy() || slot_is_leftover()))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("replication slot \"%s\" is not a copy of a slot of the primary", name),
-				 errdetail("Neither replsync nor the server's own slot synchronization made it.")));
-	drop_acquired_slot();
+	replsync_slot_release();
 	CommitTransactionCommand();
 }

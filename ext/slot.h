@@ -17,12 +17,25 @@
 /* The slot that holds WAL, snapshots and mapping files during a pass. */
 #define REPLSYNC_RESERVATION "replsync_reservation"
 
-/* slot.c: one slot */
+/* slot.c: making one copy, and what is common to all that is done to one */
 extern void replsync_slot_create(const CoreSlot *spec);
-extern void replsync_slot_update(const CoreSlot *spec);
-extern void replsync_slot_drop(const CoreSlot *spec);
 extern void replsync_slot_error_cleanup(void);
 extern void replsync_slot_register_exit(void);
+extern void replsync_slot_begin(void);
+extern void replsync_slot_lock_database(Oid database);
+extern bool replsync_slot_is_copy(void);
+extern void replsync_slot_set_data(ReplicationSlotPersistentData *data, const CoreSlot *spec);
+extern void replsync_slot_set_failover(ReplicationSlotPersistentData *data, const CoreSlot *spec);
+extern void replsync_slot_publish(ReplicationSlot *slot, const ReplicationSlotPersistentData *data);
+extern void replsync_slot_release(void);
+
+/* slot_update.c: giving one copy other values */
+extern void replsync_slot_update(const CoreSlot *spec);
+extern void replsync_slot_end_update(void);
+
+/* slot_drop.c: dropping one */
+extern void replsync_slot_drop(const CoreSlot *spec);
+extern void replsync_slot_drop_acquired(void);
 
 /* slot_move.c: many slots, in memory first */
 extern void replsync_slot_move(const CoreSlot *specs, int n, StringInfo out);
