@@ -9,6 +9,7 @@ import (
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 	"github.com/replsync/replsync/gosrc/internal/logicalfiles"
+	"github.com/replsync/replsync/gosrc/internal/remote"
 )
 
 // Snapshot is the outcome of reading one snapshot file.
@@ -21,7 +22,7 @@ type Snapshot struct {
 // does; a file that the server cannot read is an error of its own.
 func (c *Client) Snapshots(ctx context.Context, lsns []host.LSN) (map[host.LSN]Snapshot, error) {
 	found, err := c.snapshots(ctx, lsns)
-	if err == nil || !isServerError(err) || ctx.Err() != nil {
+	if err == nil || remote.Refusal(err) == nil || ctx.Err() != nil {
 		return found, err
 	}
 	found = make(map[host.LSN]Snapshot, len(lsns))
@@ -30,7 +31,7 @@ func (c *Client) Snapshots(ctx context.Context, lsns []host.LSN) (map[host.LSN]S
 		switch {
 		case err == nil:
 			found[lsn] = one[lsn]
-		case isServerError(err) && ctx.Err() == nil:
+		case remote.Refusal(err) != nil && ctx.Err() == nil:
 			found[lsn] = Snapshot{Err: err}
 		default:
 			return nil, err
@@ -152,7 +153,7 @@ func (c *Client) ErrNoAccess() error {
 		SQLState: "42501",
 		Text:     "permission denied to read the files of replication slots at the primary",
 		Detail: "A copy of a logical slot needs the snapshot and mapping files of its position, which role " +
-			QuoteIdentifier(c.user) + " may read neither with the functions of replsync nor with pg_read_binary_file().",
+			remote.QuoteIdentifier(c.user) + " may read neither with the functions of replsync nor with pg_read_binary_file().",
 		Hint: c.GrantHint(),
 	}}
 }

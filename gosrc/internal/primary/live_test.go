@@ -19,6 +19,7 @@ import (
 	"github.com/replsync/replsync/gosrc/internal/host"
 	"github.com/replsync/replsync/gosrc/internal/logicalfiles"
 	"github.com/replsync/replsync/gosrc/internal/primary"
+	"github.com/replsync/replsync/gosrc/internal/remote"
 )
 
 // server is a PostgreSQL server without the extension, on a socket of its own.
@@ -74,7 +75,7 @@ func (s *server) run(t *testing.T, program string, args ...string) {
 	require.NoError(t, err, "%s: %s", program, out)
 }
 
-func (s *server) connect(role string) primary.Connect {
+func (s *server) connect(role string) remote.Connect {
 	return func(ctx context.Context) (*pgx.Conn, error) {
 		return pgx.Connect(ctx, fmt.Sprintf("host=%s user=%s dbname=postgres", s.dir, role))
 	}

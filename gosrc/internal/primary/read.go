@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/remote"
 )
 
 // Read shows the primary in one round trip; in two where a slot has come to decode prepared transactions. physicalSlot is
@@ -21,7 +22,7 @@ func (c *Client) Read(ctx context.Context, physicalSlot string) (*State, error) 
 	if err == nil && c.noticeTwoPhase(state.Slots) {
 		state, err = c.read(ctx, physicalSlot)
 	}
-	if err != nil && isServerError(err) {
+	if remote.Refusal(err) != nil {
 		// What the role may do was found out when the connection was made, and may have changed since.
 		c.Close()
 	}
@@ -311,14 +312,4 @@ func text(s *string) string {
 		return ""
 	}
 	return *s
-}
-
-// majorVersion reads the major version from the server_version that every server reports ("15.20 (Debian ...)", "19rc1").
-func majorVersion(s string) (int, error) {
-	digits := s[:len(s)-len(strings.TrimLeft(s, "0123456789"))]
-	major, err := strconv.Atoi(digits)
-	if err != nil {
-		return 0, fmt.Errorf("unexpected server_version %q", s)
-	}
-	return major, nil
 }

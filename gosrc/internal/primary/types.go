@@ -1,8 +1,6 @@
 package primary
 
-import (
-	"github.com/replsync/replsync/gosrc/internal/host"
-)
+import "github.com/replsync/replsync/gosrc/internal/host"
 
 // State is what one round trip shows. The physical slot was read before the logical ones: where it protects catalog
 // rows from an xid on, and a logical slot read later still holds that xid, nothing was removed in between.

@@ -2,16 +2,18 @@ package primary
 
 import (
 	"context"
+	"net"
 	"strconv"
 	"sync/atomic"
 	"time"
 
-	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/remote"
 	"github.com/replsync/replsync/gosrc/internal/safego"
 )
 
 // watch is a statement at the primary that ends when a slot moves.
 type watch struct {
+	conn    net.Conn
 	stopped atomic.Bool
 	done    chan struct{}
 	err     error // set when done is closed
@@ -27,18 +29,19 @@ const stopTimeout = 5 * time.Second
 // Watch calls changed once a slot has changed since it was read, or the time is over, unless the client is used before. It
 // returns false where that is not possible: then the primary has to be read again and again.
 func (c *Client) Watch(ctx context.Context, timeout time.Duration, changed func()) bool {
-	if c.conn == nil || c.conn.IsClosed() || c.base == nil || c.noWatch {
+	conn := c.session.Conn()
+	if conn == nil || c.base == nil || c.noWatch {
 		return false
 	}
 	if limit := c.opts.RemoteTimeout / 2; limit > 0 {
 		timeout = min(timeout, limit)
 	}
 	c.stopWatch()
-	bounded, cancel := bound(ctx, timeout+c.opts.RemoteTimeout)
+	bounded, cancel := remote.Bound(ctx, timeout+c.opts.RemoteTimeout)
 	ms := strconv.FormatInt(timeout.Milliseconds(), 10)
 	// The simple protocol: the server would take what else the extended one sends for a wish to go on.
-	result := c.conn.PgConn().Exec(bounded, watchSQL+"("+ms+")")
-	w := &watch{done: make(chan struct{})}
+	result := conn.PgConn().Exec(bounded, watchSQL+"("+ms+")")
+	w := &watch{conn: conn.PgConn().Conn(), done: make(chan struct{})}
 	c.watch = w
 	safego.Go(func() error {
 		w.err = result.Close()
@@ -60,23 +63,22 @@ func (c *Client) stopWatch() {
 	}
 	c.watch = nil
 	w.stopped.Store(true)
-	conn := c.conn.PgConn().Conn()
 	select {
 	case <-w.done:
 	default:
 		// Its goroutine reads and does not write, and nobody else uses the connection now.
-		_, err := conn.Write(flush)
+		_, err := w.conn.Write(flush)
 		if err == nil {
 			select {
 			case <-w.done:
 			case <-time.After(stopTimeout):
-				_ = conn.Close()
+				_ = w.conn.Close()
 			}
 		}
 		<-w.done
 	}
 	// One that was cancelled can be tried again.
-	if isServerError(w.err) && !host.HasCode(c.describe(context.Background(), "wait", w.err), "57014") {
+	if refused := remote.Refusal(w.err); refused != nil && refused.Code != "57014" {
 		c.noWatch = true // until the next connection
 	}
 }

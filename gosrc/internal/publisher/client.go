@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/remote"
 )
 
 // Versions in which the server's behaviour changed.
@@ -25,9 +26,6 @@ const maxReads = 15000
 
 // lockTimeout is how long a batch waits for a sequence that is being altered or dropped, if the statement may take that long.
 const lockTimeout = 2 * time.Second
-
-// Connect opens a connection. It bounds the time that takes itself, and its errors are passed on as they are.
-type Connect func(ctx context.Context) (*pgx.Conn, error)
 
 // Options bound what the client waits for.
 type Options struct {
@@ -46,10 +44,9 @@ func (o *Options) firstTimeout() time.Duration {
 
 // Client reads a publisher. It is not safe for concurrent use.
 type Client struct {
-	connect Connect
+	session *remote.Session
 	opts    Options
 
-	conn  *pgx.Conn
 	major int
 	user  string
 	reads int // sequences read since the session began, but for those of rounds that were all its own
@@ -65,11 +62,11 @@ type Mark struct {
 }
 
 // New makes a client; it connects when first used.
-func New(connect Connect, opts Options) *Client {
+func New(connect remote.Connect, opts Options) *Client {
 	if opts.MaxReads <= 0 {
 		opts.MaxReads = maxReads
 	}
-	return &Client{connect: connect, opts: opts, known: newKnown()}
+	return &Client{session: remote.New(connect, remote.Server{At: "of the publisher"}), opts: opts, known: newKnown()}
 }
 
 // User names the role of the connection, once there was one.
@@ -78,19 +75,8 @@ func (c *Client) User() string { return c.user }
 // Major is the version of the publisher, once there was a connection.
 func (c *Client) Major() int { return c.major }
 
-// closeTimeout bounds the goodbye to a server that may have gone.
-const closeTimeout = time.Second
-
 // Close closes the connection; the client can go on to be used.
-func (c *Client) Close() {
-	if c.conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	_ = c.conn.Close(ctx)
-	c.conn = nil
-}
+func (c *Client) Close() { c.session.Close() }
 
 // Mark reads where the publisher stands. What [Client.Values] returns afterwards is as new as that: it fails once it would
 // have to read another server, or the same one further back.
@@ -105,10 +91,8 @@ func (c *Client) Mark(ctx context.Context) (Mark, error) {
 	}
 	c.round = 0
 	var mark Mark
-	err := c.do(ctx, "read the position", func(ctx context.Context) (err error) {
-		ctx, cancel := bound(ctx, c.opts.firstTimeout())
-		defer cancel()
-		mark, err = c.readMark(ctx)
+	err := c.within(ctx, c.opts.firstTimeout(), "read the position", func(ctx context.Context, conn *pgx.Conn) (err error) {
+		mark, err = c.readMark(ctx, conn)
 		return err
 	})
 	if err != nil {
@@ -118,60 +102,38 @@ func (c *Client) Mark(ctx context.Context) (Mark, error) {
 	return mark, nil
 }
 
+// statement is what is done with a connection.
+type statement func(ctx context.Context, conn *pgx.Conn) error
+
 // do runs f with a connection, and once more with a new one if that was lost: between two cycles the publisher may have been
-// restarted.
-func (c *Client) do(ctx context.Context, what string, f func(context.Context) error) error {
-	used := c.conn
-	err := c.once(ctx, what, f)
-	if err != nil && used != nil && c.conn == nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
-		err = c.once(ctx, what, f)
+// restarted. what completes "could not ...".
+func (c *Client) do(ctx context.Context, what string, f statement) error {
+	return c.within(ctx, c.opts.RemoteTimeout, what, f)
+}
+
+func (c *Client) within(ctx context.Context, timeout time.Duration, what string, f statement) error {
+	used := c.session.Conn() != nil
+	err := c.once(ctx, timeout, what, f)
+	if err != nil && used && c.session.Conn() == nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
+		err = c.once(ctx, timeout, what, f)
 	}
 	return err
 }
 
-// once runs f with a connection and an end. After an error that leaves the connection in doubt it is closed. what
-// completes "could not ...".
-func (c *Client) once(ctx context.Context, what string, f func(context.Context) error) error {
-	if err := c.open(ctx); err != nil {
+func (c *Client) once(ctx context.Context, timeout time.Duration, what string, f statement) error {
+	if c.reads > c.opts.MaxReads {
+		c.session.Close()
+	}
+	if err := c.session.Open(ctx, c.opts.firstTimeout(), c.prepare); err != nil {
 		return err
 	}
-	bounded, cancel := bound(ctx, c.opts.RemoteTimeout)
-	defer cancel()
-	err := f(bounded)
-	if err == nil {
-		return nil
-	}
-	if !isServerError(err) || c.conn.IsClosed() {
-		c.Close()
-	}
-	return c.describe(ctx, what, err)
-}
-
-func (c *Client) open(ctx context.Context) error {
-	if c.conn != nil && !c.conn.IsClosed() && c.reads <= c.opts.MaxReads {
-		return nil
-	}
-	c.Close()
-	conn, err := c.connect(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return err
-	}
-	c.conn, c.reads = conn, 0
-	if err := c.prepare(ctx); err != nil {
-		c.Close()
-		return c.describe(ctx, "set up a session", err)
-	}
-	return nil
+	return c.session.Use(ctx, timeout, what, f)
 }
 
 // prepare makes the session ours.
-func (c *Client) prepare(ctx context.Context) error {
-	ctx, cancel := bound(ctx, c.opts.firstTimeout())
-	defer cancel()
-	major, err := majorVersion(c.conn.PgConn().ParameterStatus("server_version"))
+func (c *Client) prepare(ctx context.Context, conn *pgx.Conn) error {
+	c.reads = 0
+	major, err := remote.MajorVersion(conn)
 	if err != nil {
 		return err
 	}
@@ -183,7 +145,7 @@ func (c *Client) prepare(ctx context.Context) error {
 	if c.opts.RemoteTimeout > 0 {
 		wait = min(wait, c.opts.RemoteTimeout/2)
 	}
-	rows, err := c.query(ctx, sessionSQL, strconv.FormatInt(wait.Milliseconds(), 10))
+	rows, err := query(ctx, conn, sessionSQL, strconv.FormatInt(wait.Milliseconds(), 10))
 	if err != nil {
 		return err
 	}
@@ -191,7 +153,7 @@ func (c *Client) prepare(ctx context.Context) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	mark, err := c.readMark(ctx)
+	mark, err := c.readMark(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -211,12 +173,12 @@ func (m Mark) allows(other Mark) error {
 }
 
 // query is like that of pgx, but keeps no statement in the session: a plan that was made for other names need not suit.
-func (c *Client) query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return c.conn.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
+func query(ctx context.Context, conn *pgx.Conn, sql string, args ...any) (pgx.Rows, error) {
+	return conn.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
 }
 
-func (c *Client) readMark(ctx context.Context) (Mark, error) {
-	rows, err := c.query(ctx, markSQL)
+func (c *Client) readMark(ctx context.Context, conn *pgx.Conn) (Mark, error) {
+	rows, err := query(ctx, conn, markSQL)
 	if err != nil {
 		return Mark{}, err
 	}
@@ -238,13 +200,4 @@ func (c *Client) readMark(ctx context.Context) (Mark, error) {
 	}
 	m.LSN, err = host.ParseLSN(lsn)
 	return m, err
-}
-
-// bound gives ctx an end after d, if d is not 0, that leaves it to the server's own statement_timeout to come first.
-func bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	const grace = time.Second
-	if d <= 0 {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, d+grace)
 }

@@ -4,4 +4,4 @@ package publisher
 func (c *Client) SetMarkForTest(change func(*Mark)) { change(&c.mark) }
 
 // PIDForTest is the server process of the session.
-func (c *Client) PIDForTest() uint32 { return c.conn.PgConn().PID() }
+func (c *Client) PIDForTest() uint32 { return c.session.Conn().PgConn().PID() }

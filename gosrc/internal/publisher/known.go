@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/remote"
 )
 
 // known has the oids under which sequences were found. To read by oid takes the publisher half the time that looking their
@@ -56,8 +57,8 @@ func (c *Client) readKnown(ctx context.Context, b *batch) ([]int, error) {
 		return all, nil
 	}
 	var refused *pgconn.PgError
-	err := c.do(ctx, "read the sequences", func(ctx context.Context) error {
-		err := c.readOIDs(ctx, b, oids)
+	err := c.do(ctx, "read the sequences", func(ctx context.Context, conn *pgx.Conn) error {
+		err := c.readOIDs(ctx, conn, b, oids)
 		refused = ofOne(err)
 		return err
 	})
@@ -76,9 +77,9 @@ func (c *Client) readKnown(ctx context.Context, b *batch) ([]int, error) {
 }
 
 // readOIDs fills in the values of the sequences that have their oids and names.
-func (c *Client) readOIDs(ctx context.Context, b *batch, oids []uint32) error {
+func (c *Client) readOIDs(ctx context.Context, conn *pgx.Conn, b *batch, oids []uint32) error {
 	// The plan suits any oids, so that the session keeps it.
-	rows, err := c.conn.Query(ctx, knownSQL(c.major), pgx.QueryExecModeCacheStatement, oids)
+	rows, err := conn.Query(ctx, knownSQL(c.major), pgx.QueryExecModeCacheStatement, oids)
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func isQuoted(text string, n host.SequenceName) bool {
 
 func cutIdentifier(text, name string) (rest string, ok bool) {
 	if strings.HasPrefix(text, `"`) {
-		return strings.CutPrefix(text, QuoteIdentifier(name))
+		return strings.CutPrefix(text, remote.QuoteIdentifier(name))
 	}
 	return strings.CutPrefix(text, name)
 }

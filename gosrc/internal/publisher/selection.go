@@ -17,15 +17,17 @@ func (c *Client) Select(ctx context.Context, publications []string, selection ho
 	yield func([]host.SequenceName) error,
 ) error {
 	const what = "list the sequences"
-	err := c.do(ctx, what, func(ctx context.Context) error { return c.checkPublications(ctx, publications) })
+	err := c.do(ctx, what, func(ctx context.Context, conn *pgx.Conn) error { return c.checkPublications(ctx, conn, publications) })
 	if err != nil {
 		return err
 	}
-	return c.once(ctx, what, func(ctx context.Context) error { return c.list(ctx, publications, selection, yield) })
+	return c.once(ctx, c.opts.RemoteTimeout, what, func(ctx context.Context, conn *pgx.Conn) error {
+		return c.list(ctx, conn, publications, selection, yield)
+	})
 }
 
-func (c *Client) checkPublications(ctx context.Context, publications []string) error {
-	rows, err := c.query(ctx, noPublicationSQL, publications)
+func (c *Client) checkPublications(ctx context.Context, conn *pgx.Conn, publications []string) error {
+	rows, err := query(ctx, conn, noPublicationSQL, publications)
 	if err != nil {
 		return err
 	}
@@ -39,10 +41,10 @@ func (c *Client) checkPublications(ctx context.Context, publications []string) e
 	return e
 }
 
-func (c *Client) list(ctx context.Context, publications []string, selection host.SequenceSelection,
+func (c *Client) list(ctx context.Context, conn *pgx.Conn, publications []string, selection host.SequenceSelection,
 	yield func([]host.SequenceName) error,
 ) error {
-	tx, err := c.conn.Begin(ctx)
+	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -51,7 +53,7 @@ func (c *Client) list(ctx context.Context, publications []string, selection host
 		return err
 	}
 	every := selection.All || len(selection.Include) > 0
-	rows, err := c.query(ctx, sequencesSQL, publications, every)
+	rows, err := query(ctx, conn, sequencesSQL, publications, every)
 	if err != nil {
 		return err
 	}

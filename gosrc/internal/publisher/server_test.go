@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/replsync/replsync/gosrc/internal/publisher"
+	"github.com/replsync/replsync/gosrc/internal/remote"
 )
 
 // server is a PostgreSQL server without the extension, on a socket of its own.
@@ -93,7 +93,7 @@ func (s *server) run(t testing.TB, program string, args ...string) {
 	require.NoError(t, err, "%s: %s", program, out)
 }
 
-func (s *server) connect(role string) publisher.Connect {
+func (s *server) connect(role string) remote.Connect {
 	return func(ctx context.Context) (*pgx.Conn, error) {
 		return pgx.Connect(ctx, fmt.Sprintf("host=%s user=%s dbname=postgres", s.dir, role))
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/remote"
 )
 
 // sessionSQL makes the session one that neither settings of the role or the database nor objects of other users can
@@ -176,10 +177,5 @@ SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, f.oid IS NOT NULL
 
 // QuoteName quotes a name for SQL, always: which parts are keywords depends on the version.
 func QuoteName(n host.SequenceName) string {
-	return QuoteIdentifier(n.Schema) + "." + QuoteIdentifier(n.Name)
-}
-
-// QuoteIdentifier quotes a name for SQL.
-func QuoteIdentifier(name string) string {
-	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+	return remote.QuoteIdentifier(n.Schema) + "." + remote.QuoteIdentifier(n.Name)
 }

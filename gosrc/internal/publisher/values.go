@@ -51,7 +51,7 @@ func (b *batch) columns(which []int) (schemas, names []string) {
 }
 
 // read is a statement about some sequences of a batch.
-type read func(ctx context.Context, b *batch, which []int) error
+type read func(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error
 
 // isolate runs a statement. Where one sequence can have made it fail, that one is found, by the locks or else by halves, and the
 // others are read without it.
@@ -60,8 +60,8 @@ func (c *Client) isolate(ctx context.Context, b *batch, which []int, f read) err
 		return nil
 	}
 	var refused *pgconn.PgError
-	err := c.do(ctx, "read the sequences", func(ctx context.Context) error {
-		err := f(ctx, b, which)
+	err := c.do(ctx, "read the sequences", func(ctx context.Context, conn *pgx.Conn) error {
+		err := f(ctx, conn, b, which)
 		refused = ofOne(err)
 		return err
 	})
@@ -108,9 +108,9 @@ func refusedValue(v Value, refused *pgconn.PgError) Value {
 // leaveLocked marks the sequences that are locked, and returns the others.
 func (c *Client) leaveLocked(ctx context.Context, b *batch, which []int) ([]int, error) {
 	locked := make(map[int]bool)
-	err := c.do(ctx, "read the locks", func(ctx context.Context) error {
+	err := c.do(ctx, "read the locks", func(ctx context.Context, conn *pgx.Conn) error {
 		schemas, names := b.columns(which)
-		rows, err := c.query(ctx, lockedSQL(c.major), schemas, names)
+		rows, err := query(ctx, conn, lockedSQL(c.major), schemas, names)
 		if err != nil {
 			return err
 		}
@@ -136,13 +136,13 @@ func (c *Client) leaveLocked(ctx context.Context, b *batch, which []int) ([]int,
 }
 
 // readCatalog reads definitions, and the positions too where a function tells them.
-func (c *Client) readCatalog(ctx context.Context, b *batch, which []int) error {
+func (c *Client) readCatalog(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error {
 	for _, n := range which {
 		b.values[n] = Value{Problem: Missing}
 		c.known.put(b.names[n], 0)
 	}
 	schemas, names := b.columns(which)
-	rows, err := c.query(ctx, valuesSQL(c.major), schemas, names)
+	rows, err := query(ctx, conn, valuesSQL(c.major), schemas, names)
 	if err != nil {
 		return err
 	}
@@ -164,8 +164,8 @@ func (c *Client) readCatalog(ctx context.Context, b *batch, which []int) error {
 }
 
 // readPositions reads sequences as tables.
-func (c *Client) readPositions(ctx context.Context, b *batch, which []int) error {
-	rows, err := c.query(ctx, positionsSQL(b.names, which))
+func (c *Client) readPositions(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error {
+	rows, err := query(ctx, conn, positionsSQL(b.names, which))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 	"github.com/replsync/replsync/gosrc/internal/publisher"
+	"github.com/replsync/replsync/gosrc/internal/remote"
 	"github.com/replsync/replsync/gosrc/internal/sequence"
 )
 
@@ -70,9 +71,9 @@ func (r reason) hint(s subject) string {
 	case reasonMissingHere:
 		return fmt.Sprintf("Run CREATE SEQUENCE %s AS %s; or exclude it from the selection.", name, sequence.Describe(s.publisher))
 	case reasonNoRightPublisher:
-		role := publisher.QuoteIdentifier(s.role)
+		role := remote.QuoteIdentifier(s.role)
 		if s.schemaRight {
-			return fmt.Sprintf("On the publisher, run GRANT USAGE ON SCHEMA %s TO %s;", publisher.QuoteIdentifier(s.name.Schema), role)
+			return fmt.Sprintf("On the publisher, run GRANT USAGE ON SCHEMA %s TO %s;", remote.QuoteIdentifier(s.name.Schema), role)
 		}
 		return fmt.Sprintf("On the publisher, run GRANT SELECT ON SEQUENCE %s TO %s;", name, role)
 	case reasonNoRightHere:
