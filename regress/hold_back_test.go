@@ -1,17 +1,10 @@
 package regress_test
 
 import (
-	"context"
 	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/replsync/replsync/regress/cluster"
@@ -23,97 +16,6 @@ const (
 	senderTimeout = 2 * time.Second
 	pings         = int(4 * senderTimeout / (200 * time.Millisecond)) // that a consumer has answered after four timeouts
 )
-
-// heldBack runs a test on the versions where walsenders are held back by replsync.
-func heldBack(t *testing.T, f func(t *testing.T, major int)) {
-	onEachVersion(t, func(t *testing.T, major int) {
-		if major >= firstFailover {
-			t.Skip("core does it")
-		}
-		f(t, major)
-	})
-}
-
-// newHeldPair is a primary that sends nothing that its standby "sb" has not confirmed, but for slots named free_*.
-func newHeldPair(t *testing.T, major int) *pair {
-	t.Helper()
-	primary := newPrimary(t, major, cluster.Settings(map[string]string{
-		"replsync.slots":     "!free_*",
-		"wal_sender_timeout": senderTimeout.String(),
-	}))
-	primary.Exec(t, "create table t (id int primary key); create publication p for table t")
-	p := pairOf(t, primary, cluster.Slot("sb"), cluster.Name("sb"))
-	primary.Set(t, holdBack, "sb")
-	return p
-}
-
-// read starts a consumer on a new slot that reports, and asks for a keepalive, every 200 ms.
-func read(t *testing.T, s *cluster.Server, slot string) *cluster.Consumer {
-	t.Helper()
-	s.CreateSlot(t, slot, cluster.SlotOptions{Plugin: "test_decoding"})
-	c := cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: slot, Plugin: "test_decoding", Ping: true, FromConfirmed: true})
-	c.Start(t, s)
-	return c
-}
-
-// waitKeepalives waits for that many further keepalives, and returns them.
-func waitKeepalives(t *testing.T, c *cluster.Consumer, n int) []cluster.LSN {
-	t.Helper()
-	before := len(c.Keepalives())
-	cluster.Eventually(t, cluster.DefaultDeadline, "keepalives", func() error {
-		if up, err := c.Streaming(); !up {
-			t.Fatalf("the stream has ended: %v", err)
-		}
-		if now := len(c.Keepalives()); now < before+n {
-			return fmt.Errorf("%d", now-before)
-		}
-		return nil
-	})
-	return c.Keepalives()[before:]
-}
-
-// confirmedBy is what a standby has confirmed.
-func confirmedBy(t *testing.T, primary *cluster.Server, slot string) cluster.LSN {
-	t.Helper()
-	return *primary.Slots(t)[slot].RestartLSN
-}
-
-// waitInactive waits until the standby is gone on the primary.
-func waitInactive(t *testing.T, primary *cluster.Server, slot string) {
-	t.Helper()
-	cluster.Eventually(t, cluster.DefaultDeadline, "slot "+slot+" to be inactive", func() bool {
-		return !primary.Slots(t)[slot].Active
-	})
-}
-
-// senderOf is the process that serves a slot.
-func senderOf(t *testing.T, s *cluster.Server, slot string) int32 {
-	t.Helper()
-	return cluster.QueryOne[int32](t, s, "select active_pid from pg_replication_slots where slot_name = $1", slot)
-}
-
-// requireHeld checks for some timeouts that a consumer of slot "held" gets nothing that a standby has not confirmed, and
-// that its connection lives.
-func requireHeld(t *testing.T, p *pair, c *cluster.Consumer, by string, received ...string) {
-	t.Helper()
-	sender := senderOf(t, p.primary, "held")
-	for _, position := range waitKeepalives(t, c, pings) {
-		require.LessOrEqual(t, position, confirmedBy(t, p.primary, by))
-	}
-	require.Equal(t, received, c.Values("public.t", "id"))
-	require.Equal(t, sender, senderOf(t, p.primary, "held"))
-}
-
-// trouble counts the lines about a slot of the list.
-func trouble(s *cluster.Server, slot, what string) int {
-	n := 0
-	for line := range strings.Lines(s.Log()) {
-		if strings.Contains(line, "WARNING:") && strings.Contains(line, `"`+slot+`"`) && strings.Contains(line, what) {
-			n++
-		}
-	}
-	return n
-}
 
 func TestHoldBack(t *testing.T) {
 	heldBack(t, func(t *testing.T, major int) {
@@ -201,118 +103,6 @@ func TestHoldBackTogether(t *testing.T) {
 			// Its consumer makes it look five times a second.
 			require.Less(t, sleeps(t, pid)-n, 400, "it has gone to sleep that often")
 		}
-	})
-}
-
-// TestHoldBackBySQL checks the functions that decode: they wait like a walsender.
-func TestHoldBackBySQL(t *testing.T) {
-	heldBack(t, func(t *testing.T, major int) {
-		p := newHeldPair(t, major)
-		for _, slot := range []string{"cancelled", "held", "moved", "free_1"} {
-			p.primary.CreateSlot(t, slot, cluster.SlotOptions{Plugin: "test_decoding"})
-		}
-		p.standby.Stop(t, cluster.Fast)
-		waitInactive(t, p.primary, "sb")
-		p.primary.Exec(t, "insert into t values (1)")
-		const count = "select count(*) from pg_logical_slot_get_changes($1, null, null) where data like 'table public.t: INSERT%'"
-		require.Equal(t, int64(1), cluster.QueryOne[int64](t, p.primary, count, "free_1"))
-		// A slot can be made meanwhile, and a temporary one is nobody's business.
-		session := p.primary.Connect(t)
-		_, err := session.Exec(background(t), "select pg_create_logical_replication_slot('passing', 'test_decoding', true)")
-		require.NoError(t, err)
-		_, err = session.Exec(background(t), "insert into t values (2); select pg_logical_slot_get_changes('passing', null, null)")
-		require.NoError(t, err)
-
-		notices := make(chan *pgconn.Notice, 10)
-		config, err := pgx.ParseConfig(p.primary.ConnString())
-		require.NoError(t, err)
-		config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices <- n }
-		waiting, err := pgx.ConnectConfig(background(t), config)
-		require.NoError(t, err)
-		defer waiting.Close(context.Background())
-
-		story(t, "a wait can be cancelled", func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(background(t), time.Second)
-			defer cancel()
-			_, err := p.primary.Connect(t).Exec(ctx, "select pg_logical_slot_get_changes('cancelled', null, null)")
-			require.Error(t, err)
-		})
-		got := make(chan int64, 1)
-		go func() {
-			var n int64
-			if err := waiting.QueryRow(background(t), count, "held").Scan(&n); err != nil {
-				n = -1
-			}
-			got <- n
-		}()
-		moved := make(chan error, 1)
-		go func() {
-			_, err := p.primary.TryExec(background(t), "select pg_replication_slot_advance('moved', pg_current_wal_flush_lsn())")
-			moved <- err
-		}()
-		story(t, "the session is told", func(t *testing.T) {
-			n := next(t, notices)
-			require.Equal(t, "WARNING", n.Severity)
-			require.Equal(t, `replication slot "sb" specified in parameter "`+holdBack+`" does not have active_pid`, n.Message)
-			require.Contains(t, n.Hint, "Start the standby")
-		})
-		cluster.Eventually(t, cluster.DefaultDeadline, "both to wait", func() bool {
-			return cluster.QueryOne[int](t, p.primary, "select count(*) from pg_stat_activity where wait_event = 'Extension' and backend_type = 'client backend'") == 2
-		})
-		require.Empty(t, got)
-		require.Empty(t, moved)
-		require.Equal(t, 1, trouble(p.primary, "sb", "does not have active_pid"))
-		p.standby.Start(t)
-		require.Equal(t, int64(2), next(t, got))
-		require.NoError(t, next(t, moved))
-	})
-}
-
-// next takes the next value from a channel.
-func next[V any](t *testing.T, from <-chan V) V {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-background(t).Done():
-		t.Fatal("nothing has come")
-		panic("unreachable")
-	}
-}
-
-// TestHoldBackQuorum checks the two forms of the list, and that a reload is enough to change it.
-func TestHoldBackQuorum(t *testing.T) {
-	heldBack(t, func(t *testing.T, major int) {
-		p := newHeldPair(t, major)
-		second := p.primary.Standby(t, cluster.Slot("sb2"), cluster.Name("sb2"))
-		p.primary.Set(t, holdBack, "ANY 1 (sb, sb2)")
-		held := read(t, p.primary, "held")
-		p.standby.Stop(t, cluster.Fast)
-		waitInactive(t, p.primary, "sb")
-		p.primary.Exec(t, "insert into t values (1)")
-		held.WaitValues(t, "public.t", "id", "1")
-		require.Zero(t, trouble(p.primary, "sb", ""))
-
-		p.primary.Set(t, holdBack, "sb, sb2")
-		p.primary.Exec(t, "insert into t values (2)")
-		requireHeld(t, p, held, "sb", "1")
-		require.Equal(t, 1, trouble(p.primary, "sb", "does not have active_pid"))
-		p.primary.Set(t, holdBack, "any 1 ( sb ,sb2 )")
-		held.WaitValues(t, "public.t", "id", "1", "2")
-
-		second.Stop(t, cluster.Fast)
-		waitInactive(t, p.primary, "sb2")
-		p.primary.Exec(t, "insert into t values (3)")
-		requireHeld(t, p, held, "sb2", "1", "2")
-		second.Start(t)
-		held.WaitValues(t, "public.t", "id", "1", "2", "3")
-
-		// What replsync.slots names changes in the same way.
-		p.primary.Set(t, holdBack, "sb")
-		p.primary.Exec(t, "insert into t values (4)")
-		requireHeld(t, p, held, "sb", "1", "2", "3")
-		p.primary.Set(t, "replsync.slots", "other*")
-		held.WaitValues(t, "public.t", "id", "1", "2", "3", "4")
 	})
 }
 
@@ -455,79 +245,6 @@ func TestHoldBackShutdown(t *testing.T) {
 	})
 }
 
-// TestHoldBackClients has clients that leave, or die, while their walsender waits.
-func TestHoldBackClients(t *testing.T) {
-	heldBack(t, func(t *testing.T, major int) {
-		p := newHeldPair(t, major)
-		for _, slot := range []string{"ended", "dead"} {
-			p.primary.CreateSlot(t, slot, cluster.SlotOptions{Plugin: "test_decoding"})
-		}
-		p.standby.Stop(t, cluster.Fast)
-		waitInactive(t, p.primary, "sb")
-		p.primary.Exec(t, "insert into t values (1)")
-
-		story(t, "one ends the stream", func(t *testing.T) {
-			config, err := pgconn.ParseConfig(p.primary.ConnString())
-			require.NoError(t, err)
-			config.RuntimeParams["replication"] = "database"
-			conn, err := pgconn.ConnectConfig(background(t), config)
-			require.NoError(t, err)
-			defer conn.Close(context.Background())
-			conn.Frontend().SendQuery(&pgproto3.Query{String: "START_REPLICATION SLOT ended LOGICAL 0/0"})
-			require.NoError(t, conn.Frontend().Flush())
-			receiveUntil(t, conn, "CopyBothResponse")
-			cluster.Eventually(t, cluster.DefaultDeadline, "it to wait", func() bool {
-				return cluster.QueryOne[int](t, p.primary, "select count(*) from pg_stat_activity where wait_event = 'Extension' and backend_type = 'walsender'") == 1
-			})
-			conn.Frontend().Send(&pgproto3.CopyDone{})
-			require.NoError(t, conn.Frontend().Flush())
-			receiveUntil(t, conn, "CopyDone")
-			receiveUntil(t, conn, "ReadyForQuery")
-			// SQL on that connection waits as in a session, and decodes what the stream has not.
-			results := conn.Exec(background(t), "select count(*) from pg_logical_slot_peek_changes('ended', null, null)")
-			p.standby.Start(t)
-			read, err := results.ReadAll()
-			require.NoError(t, err)
-			n, err := strconv.Atoi(string(read[0].Rows[0][0]))
-			require.NoError(t, err)
-			require.Positive(t, n)
-			p.standby.Stop(t, cluster.Fast)
-			waitInactive(t, p.primary, "sb")
-		})
-		story(t, "one is dead", func(t *testing.T) {
-			p.primary.Exec(t, "insert into t values (2)")
-			proxy := p.primary.Proxy(t)
-			config, err := pgconn.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres replication=database", proxy.Port))
-			require.NoError(t, err)
-			conn, err := pgconn.ConnectConfig(background(t), config)
-			require.NoError(t, err)
-			defer conn.Close(context.Background())
-			conn.Frontend().SendQuery(&pgproto3.Query{String: "START_REPLICATION SLOT dead LOGICAL 0/0"})
-			require.NoError(t, conn.Frontend().Flush())
-			receiveUntil(t, conn, "CopyBothResponse")
-			mark := p.primary.LogMark()
-			proxy.Freeze()
-			p.primary.WaitLog(t, mark, "terminating walsender process due to replication timeout")
-			proxy.Thaw()
-		})
-	})
-}
-
-// receiveUntil reads messages until one of that type comes.
-func receiveUntil(t *testing.T, conn *pgconn.PgConn, want string) {
-	t.Helper()
-	for {
-		msg, err := conn.ReceiveMessage(background(t))
-		require.NoError(t, err)
-		if strings.TrimPrefix(fmt.Sprintf("%T", msg), "*pgproto3.") == want {
-			return
-		}
-		if e, bad := msg.(*pgproto3.ErrorResponse); bad {
-			t.Fatalf("%v", pgconn.ErrorResponseToPgError(e))
-		}
-	}
-}
-
 // TestHoldBackPromoted promotes a standby, which has the primary's list: it names itself.
 func TestHoldBackPromoted(t *testing.T) {
 	heldBack(t, func(t *testing.T, major int) {
@@ -562,53 +279,5 @@ func TestHoldBackPromoted(t *testing.T) {
 		requireHeld(t, own, held, "next", "2")
 		own.standby.Start(t)
 		held.WaitValues(t, "public.t", "id", "2", "3")
-	})
-}
-
-func TestHoldBackParameter(t *testing.T) {
-	onEachVersion(t, func(t *testing.T, major int) {
-		primary := newPrimary(t, major)
-		set := func(value string) error {
-			_, err := primary.TryExec(background(t), "alter system set "+holdBack+" = "+cluster.QuoteLiteral(value))
-			return err
-		}
-		require.NoError(t, set(""))
-		require.NoError(t, set("  "))
-		if major >= firstFailover {
-			hint := requireError(t, set("sb"), "22023", "invalid value for parameter")
-			require.Contains(t, hint, `Set "synchronized_standby_slots" instead`)
-			return
-		}
-		for _, value := range []string{
-			"sb", " a ,b", `"a", b`, "any", "any, first", "ANY 1 (a)", "any 2 (a,b)", "Any  3( any , b , c ) ", "ANY 1 (any)",
-			strings.Repeat("a", 63),
-		} {
-			require.NoError(t, set(value), value)
-		}
-		for value, hint := range map[string]string{
-			"a,":                           "Give a comma-separated list",
-			",":                            "Give a comma-separated list",
-			"Upper":                        "Give a comma-separated list",
-			"a b":                          "Give a comma-separated list",
-			"*":                            "Give a comma-separated list",
-			"a, a":                         "Name each slot once",
-			"FIRST 1 (a)":                  "Give a comma-separated list",
-			"ANY (a)":                      "Give a comma-separated list",
-			"ANY x (a)":                    "Give a comma-separated list",
-			"ANY 1 a":                      "Give a comma-separated list",
-			"ANY 1 (a":                     "Give a comma-separated list",
-			"ANY 1 (a) b":                  "Give a comma-separated list",
-			"ANY 1 ()":                     "Give a comma-separated list",
-			"ANY 2 (a, b, a)":              "Name each slot once",
-			"ANY 0 (a)":                    "Leave the parameter empty",
-			"ANY -1 (a)":                   "Leave the parameter empty",
-			"ANY 3 (a, b)":                 "Give a number from 1 to 2",
-			"ANY 99999999999999999999 (a)": "Give a comma-separated list",
-			strings.Repeat("a", 64):        "Give a comma-separated list",
-		} {
-			require.Contains(t, requireError(t, set(value), "22023", "invalid value for parameter"), hint, value)
-		}
-		require.Equal(t, []string{strings.Repeat("a", 63)}, slices.Compact(cluster.Query[string](t, primary,
-			"select setting from pg_file_settings where name = $1", holdBack)))
 	})
 }

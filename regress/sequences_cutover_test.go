@@ -2,7 +2,6 @@ package regress_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -205,63 +204,6 @@ func TestCutoverCheck(t *testing.T) {
 	})
 }
 
-// TestSequencesOfStandby has a publisher that is a standby itself, and only for the sequences.
-func TestSequencesOfStandby(t *testing.T) {
-	onTheEnds(t, func(t *testing.T, major int) {
-		primary := newSubscriber(t, major)
-		r := replicaDatabases(t, primary, primary, shopDDL+"; create unlogged sequence unlogged")
-		standby := primary.Standby(t)
-		subscriber := newSubscriber(t, major)
-		subscriber.Exec(t, "create database sub_"+r.name)
-		r.subscriber, r.sub = subscriber, subscriber.DB("sub_"+r.name)
-		r.sub.Exec(t, shopDDL+"; create extension replsync; create sequence unlogged")
-		r.move(t, "orders_id_seq", 10)
-		r.pub.Exec(t, "select setval('tickets', 5000, false)")
-		primary.WaitReplayed(t, standby)
-		r.publisher = standby
-		r.sub.Exec(t, fmt.Sprintf("create subscription s connection %s publication p with (connect = false, slot_name = none)",
-			cluster.QuoteLiteral(r.conninfoOf("user=postgres"))))
-		r.add(t, 3, "'all', include => '{}', exclude => '{public.unlogged}'")
-		rows := r.sync(t)
-		require.Len(t, rows, 3)
-		requireNotFailed(t, rows)
-		// What a standby knows is what the primary has logged, up to 32 values ahead.
-		require.GreaterOrEqual(t, *rows["public.orders_id_seq"].LocalAfter, int64(10))
-		require.LessOrEqual(t, *rows["public.orders_id_seq"].LocalAfter, int64(42))
-		requirePositions(t, r.sub, "tickets", "5000|f")
-	})
-}
-
-// TestSubscriberStandby promotes the subscriber's own standby: the state is there.
-func TestSubscriberStandby(t *testing.T) {
-	onTheEnds(t, func(t *testing.T, major int) {
-		publisher, subscriber := newSubscriber(t, major), newSubscriber(t, major, sequencesAtOnce)
-		r := newReplica(t, publisher, subscriber, shopDDL)
-		r.add(t, 3, "exclude => '{}'")
-		r.move(t, "orders_id_seq", 10)
-		waitPosition(t, r.sub, "orders_id_seq", "10|t")
-		standby := subscriber.Standby(t)
-		subscriber.WaitReplayed(t, standby)
-		there := *r
-		there.subscriber, there.sub = standby, standby.DB("sub_"+r.name)
-		require.Equal(t, r.under(t), there.under(t))
-		for _, call := range []string{"add_sequences('s')", "remove_sequences('s')", "refresh_selection('s')", "sync_sequences('s')"} {
-			_, err := there.sub.TryExec(background(t), "select replsync."+call)
-			require.Error(t, err)
-			pgErr, ok := cluster.AsPgError(err)
-			require.True(t, ok, "%v", err)
-			require.Contains(t, []string{"25006", "55000"}, pgErr.Code, "%v", err)
-		}
-		there.waitNoWorker(t)
-		subscriber.Kill9(t)
-		standby.Promote(t)
-		r.move(t, "orders_id_seq", 10)
-		waitPosition(t, there.sub, "orders_id_seq", "20|t")
-		there.waitStatus(t, "public.orders_id_seq", "ready", "")
-		requireNotFailed(t, there.sync(t))
-	})
-}
-
 // TestSequenceDump takes the selection along, and nothing of the state.
 func TestSequenceDump(t *testing.T) {
 	onTheEnds(t, func(t *testing.T, major int) {
@@ -392,56 +334,6 @@ func TestSequencesOfAnotherServer(t *testing.T) {
 			r.sub.Exec(t, "alter subscription later rename to z")
 			r.sub.Exec(t, "select replsync.sync_sequences('z')")
 			require.Equal(t, []string{"s 7", "z 0"}, rules())
-		})
-	})
-}
-
-const firstServer = 19 // CREATE SUBSCRIPTION ... SERVER, FOR ALL SEQUENCES
-
-// TestCoreSequences leaves to core what core synchronizes, and finds the publisher by a foreign server.
-func TestCoreSequences(t *testing.T) {
-	t.Parallel()
-	majors := cluster.Versions(t)
-	newest := majors[len(majors)-1]
-	if newest < firstServer {
-		return
-	}
-	onVersions(t, []int{newest}, func(t *testing.T, major int) {
-		s := newSubscriber(t, major)
-		story(t, "synchronized by core", func(t *testing.T) {
-			r := newReplica(t, s, s, "create table t (id serial primary key); create sequence other")
-			r.pub.Exec(t, "create publication sequences for all sequences")
-			r.add(t, 2, "'all'")
-			r.sub.Exec(t, "alter subscription s add publication sequences")
-			cluster.Eventually(t, cluster.DefaultDeadline, "core's sync", func() bool {
-				return cluster.QueryOne[int](t, r.sub, "select count(*) from pg_subscription_rel where srsubstate <> 'r'") == 0
-			})
-			r.move(t, "other", 10)
-			requireActions(t, r.sync(t), "public.other", "skipped", reasonCore, "public.t_id_seq", "skipped", reasonCore)
-			requirePositions(t, r.sub, "other", "1|f")
-			require.Equal(t, reasonCore, r.status(t, "public.other").Reason)
-			require.Contains(t, r.status(t, "public.other").Hint, "ALTER SUBSCRIPTION s REFRESH SEQUENCES")
-			// How far core's are is not ours to say.
-			require.Subset(t, r.check(t, "null"), []string{"sequence public.other", "sequence public.t_id_seq"})
-			r.sub.Exec(t, "alter subscription s drop publication sequences")
-			requireActions(t, r.sync(t), "public.other", "set", "", "public.t_id_seq", "unchanged", "")
-		})
-		story(t, "server", func(t *testing.T) {
-			r := replicaDatabases(t, s, s, "create sequence one")
-			s.Exec(t, "create role linked login superuser")
-			r.sub.Exec(t, fmt.Sprintf(`create extension postgres_fdw;
-				create server publisher foreign data wrapper postgres_fdw options (host '127.0.0.1', port '%d', dbname 'pub_%s');
-				create user mapping for postgres server publisher options (user 'linked', password 'Sesame')`, s.Port, r.name))
-			r.sub.Exec(t, "create subscription s server publisher publication p with (connect = false, slot_name = none)")
-			r.add(t, 1, "'all'")
-			r.move(t, "one", 10)
-			requireActions(t, r.sync(t), "public.one", "set", "")
-			// Without a user mapping nobody knows how to connect.
-			r.sub.Exec(t, "drop user mapping for postgres server publisher")
-			_, err := r.trySequences("")
-			require.Error(t, err)
-			requireNoSecrets(t, r, "Sesame")
-			require.False(t, errors.Is(err, context.DeadlineExceeded), "%v", err)
 		})
 	})
 }
