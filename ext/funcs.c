@@ -42,8 +42,8 @@ replsync_require_preload(void)
 }
 
 /* Error out unless the caller may manage slots; as CheckSlotPermissions (slot.c) */
-static void
-require_replication(void)
+void
+replsync_require_replication(void)
 {
 	if (!superuser() && !has_rolreplication(GetUserId()))
 		ereport(ERROR,
@@ -201,7 +201,7 @@ replsync_sync_slots_sql(PG_FUNCTION_ARGS)
 	int nrows;
 
 	replsync_require_preload();
-	require_replication();
+	replsync_require_replication();
 	require_standby();
 	rows = run_pass(&nrows);
 
@@ -296,7 +296,7 @@ replsync_drop_slots_sql(PG_FUNCTION_ARGS)
 	CoreCommandResult result;
 
 	replsync_require_preload();
-	require_replication();
+	replsync_require_replication();
 	require_standby();
 	if (strlen(pattern) >= CORE_TEXT_LEN)
 		ereport(ERROR,
@@ -340,7 +340,7 @@ replsync_reset_statistics(PG_FUNCTION_ARGS)
 	ReplsyncShared *s = replsync_shared;
 
 	replsync_require_preload();
-	require_replication();
+	replsync_require_replication();
 	replsync_live_forget_errors();
 	reset_sequence_workers();
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);

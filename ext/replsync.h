@@ -28,6 +28,9 @@ extern long replsync_nap_timeout(void);
 extern void replsync_nap_note_reload(void);
 extern void replsync_nap_check(bool cancel);
 
+/* funcs.c */
+extern void replsync_require_replication(void);
+
 /* query.c */
 extern void replsync_query(const char *sql, StringInfo out);
 

@@ -29,6 +29,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "replsync.h"
 #include "slot.h"
 #include "slot_news.h"
 
@@ -74,17 +75,6 @@ typedef struct ShownSlot
 /* What this backend has shown last, by place in the array of slots, and how many places have been used */
 static ShownSlot *shown = NULL;
 static int shown_places = 0;
-
-/* Refuse a caller who may not use replication slots */
-static void
-require_replication(void)
-{
-	if (!superuser() && !has_rolreplication(GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to use replication slots"),
-				 errdetail("Only a superuser or a role with the REPLICATION attribute may do this.")));
-}
 
 /* Describe the slot at a place as it is now; hold ReplicationSlotControlLock */
 static void
@@ -216,7 +206,7 @@ replsync_logical_slots(PG_FUNCTION_ARGS)
 	Size size = sizeof(ShownSlot) * Max(TOTAL_REPLICATION_SLOTS, 1);
 	ShownSlot *now = palloc(size);
 
-	require_replication();
+	replsync_require_replication();
 	InitMaterializedSRF(fcinfo, 0);
 	if (shown == NULL)
 		shown = MemoryContextAllocZero(TopMemoryContext, size);
@@ -279,7 +269,7 @@ replsync_wait_for_slot_change(PG_FUNCTION_ARGS)
 	int timeout = PG_GETARG_INT32(0);
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Max(timeout, 0));
 
-	require_replication();
+	replsync_require_replication();
 	if (shown == NULL || MyProcPort == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -75,6 +75,11 @@ CREATE PROCEDURE replsync.wait_for_slot_change(timeout_ms integer)
 	LANGUAGE C
 	AS 'MODULE_PATHNAME', 'replsync_wait_for_slot_change';
 
+-- What feedback cannot ask for: to keep catalog rows that the slot of the standby kept no more, and a logical slot still keeps
+CREATE FUNCTION replsync.keep_catalog_rows(slot_name name, catalog_xmin xid) RETURNS xid
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'replsync_keep_catalog_rows';
+
 -- Sequences, on a subscriber
 
 -- The rules: which sequences of a subscription's publisher are under care. They are dumped; after a

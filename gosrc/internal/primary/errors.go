@@ -24,6 +24,6 @@ func (c *Client) GrantHint() string {
 		"GRANT USAGE ON SCHEMA replsync TO %s; "+
 		"GRANT EXECUTE ON ROUTINE replsync.logical_snapshot(pg_lsn), replsync.logical_mappings(oid, pg_lsn), "+
 		"replsync.logical_slot_two_phase_at(name), replsync.logical_slots(boolean), "+
-		"replsync.wait_for_slot_change(integer) TO %s;",
+		"replsync.wait_for_slot_change(integer), replsync.keep_catalog_rows(name, xid) TO %s;",
 		remote.QuoteIdentifier(c.database), role, role)
 }

@@ -78,7 +78,7 @@ func (c *Client) read(ctx context.Context, physicalSlot string) (*State, error) 
 		if c.access, err = readAccess(results, c.major); err != nil {
 			return err
 		}
-		state.Files = c.access.files
+		state.Files, state.KeepsRows = c.access.files, c.access.keeps
 		return results.Close()
 	})
 	if err != nil {
@@ -209,14 +209,15 @@ type access struct {
 	files    Access
 	twoPhase twoPhaseAccess
 	slots    bool // by the extension, which can wait for changes too
+	keeps    bool // see State.KeepsRows
 }
 
 func readAccess(r results, major int) (access, error) {
-	var files, twoPhase, slots, binary, list string
-	if err := r.QueryRow().Scan(&files, &twoPhase, &slots, &binary, &list); err != nil {
+	var files, twoPhase, slots, keeps, binary, list string
+	if err := r.QueryRow().Scan(&files, &twoPhase, &slots, &keeps, &binary, &list); err != nil {
 		return access{}, err
 	}
-	a := access{slots: slots == "2"}
+	a := access{slots: slots == "2", keeps: keeps == "1"}
 	switch {
 	case files == "2":
 		a.files = ByExtension

@@ -17,6 +17,7 @@ SELECT pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) ANY
        pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) 'logical_slot_two_phase_at')::pg_catalog.text,
        pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) ANY
            (ARRAY['logical_slots', 'wait_for_slot_change']::pg_catalog.name[]))::pg_catalog.text,
+       pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) 'keep_catalog_rows')::pg_catalog.text,
        pg_catalog.has_function_privilege(
            'pg_catalog.pg_read_binary_file(pg_catalog.text,pg_catalog.int8,pg_catalog.int8,pg_catalog.bool)',
            'EXECUTE')::pg_catalog.text,
@@ -27,7 +28,7 @@ SELECT pg_catalog.count(*) FILTER (WHERE p.proname OPERATOR(pg_catalog.=) ANY
  WHERE n.nspname OPERATOR(pg_catalog.=) 'replsync'
    AND p.proname OPERATOR(pg_catalog.=) ANY
        (ARRAY['logical_snapshot', 'logical_mappings', 'logical_slot_two_phase_at', 'logical_slots',
-              'wait_for_slot_change']::pg_catalog.name[])
+              'wait_for_slot_change', 'keep_catalog_rows']::pg_catalog.name[])
    AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
    AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')`
 
@@ -129,6 +130,9 @@ SELECT s.slot_name::pg_catalog.text,
        s.failover::pg_catalog.text,
        s.invalidation_reason
   FROM replsync.logical_slots($1::pg_catalog.bool) AS s`
+
+// keepRowsSQL asks for what feedback cannot. $1: name of the physical slot, $2: a transaction ID.
+const keepRowsSQL = `SELECT replsync.keep_catalog_rows($1::pg_catalog.name, $2::pg_catalog.xid)`
 
 // watchSQL waits for a change; the time follows, in parentheses.
 const watchSQL = `CALL replsync.wait_for_slot_change`

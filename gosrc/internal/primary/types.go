@@ -17,6 +17,7 @@ type State struct {
 	Physical         PhysicalSlot
 	Slots            []Slot // by name
 	Files            Access // how files can be read
+	KeepsRows        bool   // KeepRows is possible
 }
 
 // PhysicalSlot is the slot that the standby streams from.

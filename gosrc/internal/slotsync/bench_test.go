@@ -28,6 +28,7 @@ type fakePrimary struct {
 	mappings  map[string][]byte // for every database
 	err       error             // of Read
 	fetchErr  error             // of Snapshots and Mappings
+	keepErr   error             // of KeepRows
 	fileErr   map[host.LSN]error
 	mapErr    map[uint32]error
 	onRead    func() // before a read
@@ -104,6 +105,27 @@ func (p *fakePrimary) Mappings(ctx context.Context, sources []primary.Source, fi
 		if err := file(name, content); err != nil {
 			return err
 		}
+	}
+	return ctx.Err()
+}
+
+// KeepRows does what replsync_keep_catalog_rows() does.
+func (p *fakePrimary) KeepRows(ctx context.Context, physicalSlot string, xid host.XID) error {
+	p.calls = append(p.calls, fmt.Sprintf("KeepRows %s %d", physicalSlot, xid))
+	if p.keepErr != nil {
+		return p.keepErr
+	}
+	oldest := host.XID(0)
+	for _, s := range p.state.Slots {
+		if x := s.CatalogXmin; s.Invalidation == "" && (oldest == 0 || x.Precedes(oldest)) {
+			oldest = x
+		}
+	}
+	if xid.Precedes(oldest) {
+		xid = oldest
+	}
+	if kept := &p.state.Physical.CatalogXmin; oldest != 0 && *kept != 0 && xid.Precedes(*kept) {
+		*kept = xid
 	}
 	return ctx.Err()
 }

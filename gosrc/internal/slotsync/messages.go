@@ -75,7 +75,7 @@ func (r reason) hint(name string) string {
 	case reasonNoFeedback:
 		return "Set hot_standby_feedback to on and wal_receiver_status_interval above 0 here, and primary_slot_name to a physical slot that exists on the primary."
 	case reasonNotProtected:
-		return "The primary keeps the catalog rows that the slot needs for its own slot only. This ends when the consumer has confirmed more."
+		return "The primary keeps the catalog rows that the slot needs for its own slot only. This ends when the worker's role may call replsync.keep_catalog_rows() there, or the consumer has confirmed more."
 	case reasonDatabase:
 		return "The slot's database is not here yet. The slot is copied once its creation has been replayed."
 	case reasonDecoding:

@@ -171,9 +171,11 @@ func (p *pass) snapshotsNow(plans []*plan) map[host.LSN]bool {
 }
 
 // judge weighs what the last read showed of a copy that is here, or is about to be as planned.
-func (p *pass) judge(plan *plan) verdict {
+func (p *pass) judge(plan *plan) verdict { return judge(p.evidence(plan)) }
+
+func (p *pass) evidence(plan *plan) evidence {
 	remote := cmp.Or(plan.seen, plan.remote)
-	return judge(evidence{
+	return evidence{
 		major:   p.major,
 		p:       p.state.Physical.CatalogXmin,
 		remote:  remote.CatalogXmin,
@@ -183,7 +185,7 @@ func (p *pass) judge(plan *plan) verdict {
 		proven:  p.memory.proven[plan.name],
 		usable:  plan.mark.Proven,
 		settled: !p.readAt.Before(p.memory.settled[plan.name]),
-	})
+	}
 }
 
 // apply makes a copy what its target and the verdict say, if it differs.

@@ -14,6 +14,8 @@ type Primary interface {
 	Read(ctx context.Context, physicalSlot string) (*primary.State, error)
 	Snapshots(ctx context.Context, lsns []host.LSN) (map[host.LSN]primary.Snapshot, error)
 	Mappings(ctx context.Context, sources []primary.Source, file func(name string, content []byte) error) error
+	// KeepRows has the physical slot keep catalog rows from xid on that logical slots keep, where State.KeepsRows says so.
+	KeepRows(ctx context.Context, physicalSlot string, xid host.XID) error
 	Inspect(ctx context.Context, physicalSlot string) (*primary.Inspection, error)
 	// Watch has changed called once a slot has changed since Read, or the time is over, unless the primary is used before.
 	// It returns false where that is not possible.
@@ -172,7 +174,7 @@ func (p *pass) carryOut() error {
 		return &refusal{err: &host.Error{Message: host.Describe(err), Err: err}}
 	}
 	var err error
-	for _, stage := range []func() error{p.create, p.move, p.drop, p.handshake} {
+	for _, stage := range []func() error{p.create, p.move, p.drop, p.keepRows, p.handshake} {
 		if err = stage(); err != nil {
 			break
 		}

@@ -14,7 +14,7 @@ import (
 // So a copy is proven when the primary showed first that P protects it, and then that its own slot still had kept
 // everything until then. From there on P does: feedback carries at most the oldest catalog_xmin of this standby's
 // slots, and the primary never takes P back (PhysicalReplicationSlotNewXmin, walsender.c). For the same reason a copy
-// older than P is protected by the primary's own slot alone.
+// older than P is protected by the primary's own slot alone, until P is taken back there (keepRows).
 //
 // From 16 on replay invalidates a slot whose rows it removes (ResolveRecoveryConflictWithSnapshot, standby.c), so that
 // nothing goes wrong silently. On 15 nobody would notice.
@@ -57,16 +57,21 @@ func judge(e evidence) verdict {
 	return v
 }
 
+// held tells whether the primary's own slot keeps what the copy needs.
+func (e evidence) held() bool { return !e.gone && !e.need.Precedes(e.remote) }
+
+// short tells whether the physical slot does not keep what the copy needs, and could, as the primary's own slot does.
+func (e evidence) short() bool { return e.p != 0 && e.copy.Precedes(e.p) && e.held() }
+
 func (e evidence) protection() verdict {
-	held := !e.gone && !e.need.Precedes(e.remote)
 	switch {
 	case e.p == 0:
 		return verdict{reason: reasonFeedback}
 	case e.copy.Precedes(e.p):
-		return verdict{ready: held && e.major >= firstConflict, reason: reasonNotProtected}
+		return verdict{ready: e.held() && e.major >= firstConflict, reason: reasonNotProtected}
 	case e.proven:
 		return verdict{proven: true}
-	case !held:
+	case !e.held():
 		return verdict{reason: reasonNotProtected}
 	case !e.settled:
 		return verdict{reason: reasonFeedback}
