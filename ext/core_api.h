@@ -39,6 +39,7 @@ typedef enum CoreRequestKind
 	CORE_SLOT_MOVE,		/* CoreSlot[] -> uint8_t[]: CoreMove of each */
 	CORE_SLOT_SAVE,		/* CoreSlot -> nothing: what was moved, to disk */
 	CORE_WAL_AVAILABLE, /* uint64_t lsn -> uint8_t */
+	CORE_WAL_RUNNING,	/* uint64_t lsn -> uint8_t: its record lists running transactions */
 	CORE_FEEDBACK,		/* nothing -> nothing: let the walreceiver send feedback now */
 	CORE_PROGRESS,		/* CoreProgress -> nothing */
 	CORE_PASS_DONE,		/* CorePass, CoreSlotStatus[] -> nothing */

@@ -167,6 +167,9 @@ carry_out(CoreRequest *request, StringInfo out)
 		case CORE_WAL_AVAILABLE:
 			appendStringInfoChar(out, replsync_wal_available(*(uint64_t *) request->data));
 			break;
+		case CORE_WAL_RUNNING:
+			appendStringInfoChar(out, replsync_is_running_xacts(*(uint64_t *) request->data));
+			break;
 		case CORE_FEEDBACK:
 			replsync_request_feedback();
 			break;

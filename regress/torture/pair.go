@@ -11,6 +11,7 @@ import (
 
 const (
 	firstConflict   = 16 // replay invalidates slots whose rows it removes
+	firstCatChange  = 16 // snapshots name the running transactions that changed catalogs
 	firstAbortCheck = 18 // decoding looks whether a large transaction was aborted
 	firstFailover   = 17 // slots have the flags failover and synced
 	firstParallel   = 16 // subscriptions apply in parallel

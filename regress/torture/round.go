@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
@@ -17,6 +18,7 @@ type run struct {
 	streams  []*stream
 	n        int // of the round
 	problems []string
+	aside    []string // directories
 }
 
 func newRun(top *scope) *run {
@@ -127,6 +129,9 @@ func (r *run) round(n int) result {
 
 	r.load.halt()
 	r.detach()
+	if *keep {
+		r.setAside(r.pair.standby)
+	}
 	survived := r.survivors(r.pair.primary.Server)
 	r.checkPhantoms(&res, survived)
 	streams, missing := r.takeOver(&res, ready, late, d.lapse)
@@ -144,6 +149,21 @@ func (r *run) round(n int) result {
 	r.prune()
 	res.story = fmt.Sprintf("%v; promoted in %v, all in %v", d, took.Round(time.Millisecond), time.Since(start).Round(100*time.Millisecond))
 	return res
+}
+
+// setAside keeps what the former primary has before it is rebuilt, for one who looks for the cause of a failure: it is there
+// until the round after.
+func (r *run) setAside(old *node) {
+	dir := old.DataDir()
+	for _, earlier := range r.aside {
+		if err := os.RemoveAll(earlier); err != nil {
+			r.Fatalf("%v", err)
+		}
+	}
+	r.aside = []string{dir + ".aside"}
+	if err := os.CopyFS(r.aside[0], os.DirFS(dir)); err != nil {
+		r.Fatalf("%v", err)
+	}
 }
 
 // disturb does something that is no failover.

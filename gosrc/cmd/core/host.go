@@ -178,7 +178,15 @@ func (s shim) DropPromoted(ctx context.Context, name string) error {
 }
 
 func (s shim) WALAvailable(ctx context.Context, lsn host.LSN) (bool, error) {
-	return ask(ctx, s, C.CORE_WAL_AVAILABLE, binary.NativeEndian.AppendUint64(nil, uint64(lsn)),
+	return s.askOfWAL(ctx, C.CORE_WAL_AVAILABLE, lsn)
+}
+
+func (s shim) IsRunningXacts(ctx context.Context, lsn host.LSN) (bool, error) {
+	return s.askOfWAL(ctx, C.CORE_WAL_RUNNING, lsn)
+}
+
+func (s shim) askOfWAL(ctx context.Context, kind int32, lsn host.LSN) (bool, error) {
+	return ask(ctx, s, kind, binary.NativeEndian.AppendUint64(nil, uint64(lsn)),
 		func(b []byte) (bool, error) {
 			if len(b) < 1 {
 				return false, errShortAnswer

@@ -86,6 +86,9 @@ type Host interface {
 	// WALAvailable tells whether the segment of lsn is here and not being removed.
 	WALAvailable(ctx context.Context, lsn LSN) (bool, error)
 
+	// IsRunningXacts tells whether the WAL record at lsn, which has to be replayed, is a list of running transactions.
+	IsRunningXacts(ctx context.Context, lsn LSN) (bool, error)
+
 	// RequestFeedback makes the walreceiver send hot standby feedback at once, by a SIGHUP.
 	RequestFeedback(ctx context.Context) error
 

@@ -36,6 +36,7 @@ type plan struct {
 	target    host.Slot // stepKeep: what local becomes; flags and plugin follow from readiness
 	follows   bool      // target has the primary's catalog_xmin
 	snapshot  host.LSN  // stepKeep: target needs the snapshot file there; 0: none
+	start     bool      // stepKeep: the primary's slot begins where a server started, and local stays behind
 	byOther   bool      // a copy was here, and somebody else dropped it
 	ahead     bool      // stepKeep: local is ahead of the primary's slot
 

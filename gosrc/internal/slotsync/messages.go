@@ -5,6 +5,7 @@ import "fmt"
 // Versions in which the server's behaviour changed.
 const (
 	firstConflict   = 16 // replay invalidates slots whose rows it removes
+	firstCatChange  = 16 // snapshot files name the running transactions that changed catalogs
 	firstFailover   = 17 // slots have the flags failover and synced
 	firstTwoPhaseAt = 18 // pg_replication_slots shows two_phase_at
 	firstDynamic    = 19 // logical decoding is switched on by the first slot

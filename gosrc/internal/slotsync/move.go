@@ -98,6 +98,7 @@ func (p *pass) judgeAsIs(plan *plan) verdict {
 // fetchMoved brings the snapshot files of the new positions here. The copies, still at their old ones, keep them, and have kept
 // the mapping files. A slot without its file moves its confirmed_flush_lsn alone.
 func (p *pass) fetchMoved(plans []*plan) error {
+	p.avoidStarts(plans)
 	lsns := p.snapshotsNow(plans)
 	if len(lsns) == 0 {
 		return nil
@@ -128,6 +129,38 @@ func (p *pass) fetchMoved(plans []*plan) error {
 		}
 	}
 	return nil
+}
+
+// avoidStarts leaves copies behind whose slots begin where a server was started. Before 16 a snapshot does not tell which of
+// the running transactions have changed catalogs; decoding supposes it of all, but only if it begins at a list of them
+// (SnapBuildFindSnapshot and SnapBuildSerializationPoint, snapbuild.c). From the start of a server on it would overlook
+// what a transaction has changed that was prepared before, and fail later: "could not map filenode". A copy that is not proven
+// may be so only where its slot is.
+func (p *pass) avoidStarts(plans []*plan) {
+	if p.major >= firstCatChange {
+		return
+	}
+	known := map[host.LSN]bool{}
+	for _, plan := range plans {
+		lsn := plan.snapshot
+		switch {
+		case lsn == 0 || p.memory.verified[lsn] || !p.memory.proven[plan.name]:
+			continue
+		case lsn >= p.recovery.ReplayLSN:
+			plan.stay()
+			p.again(p.settings.NaptimeMin)
+			continue
+		}
+		listed, asked := known[lsn]
+		if !asked {
+			listed, plan.err = p.h.IsRunningXacts(p.ctx, lsn)
+			known[lsn] = listed
+		}
+		if !listed {
+			plan.stay()
+			plan.start = true
+		}
+	}
 }
 
 // snapshotsNow returns the positions that snapshot files are fetched for in this pass. What slots have confirmed goes first,
@@ -258,7 +291,7 @@ func (p *pass) settle(plan *plan, v verdict) {
 // agrees tells whether a copy stands where the primary's slot did when it was read.
 func (p *plan) agrees() bool {
 	return p.remote != nil && p.local != nil && p.local.ConfirmedFlushLSN >= p.remote.ConfirmedFlushLSN &&
-		p.local.RestartLSN >= p.remote.RestartLSN
+		(p.start || p.local.RestartLSN >= p.remote.RestartLSN)
 }
 
 // drop drops the copies whose slots are gone.

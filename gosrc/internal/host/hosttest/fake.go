@@ -20,9 +20,10 @@ type Fake struct {
 	Values    map[string]string // settings
 	Env       map[string]string
 	State     host.Recovery
-	Limit     int             // of slots, 0: none
-	Databases map[uint32]bool // nil: all are here
-	OldestWAL host.LSN        // what is before is not here
+	Limit     int               // of slots, 0: none
+	Databases map[uint32]bool   // nil: all are here
+	OldestWAL host.LSN          // what is before is not here
+	Starts    map[host.LSN]bool // where the primary was started
 
 	// Faults fail requests, by name of the method ("Recovery") or of the method and the slot ("CreateSlot orders").
 	Faults map[string]error

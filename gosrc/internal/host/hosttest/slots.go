@@ -279,3 +279,13 @@ func (f *Fake) WALAvailable(ctx context.Context, lsn host.LSN) (bool, error) {
 	defer end()
 	return lsn >= f.OldestWAL, nil
 }
+
+// IsRunningXacts implements host.Host.
+func (f *Fake) IsRunningXacts(ctx context.Context, lsn host.LSN) (bool, error) {
+	end, err := f.begin(ctx, "IsRunningXacts", lsn.String())
+	if err != nil {
+		return false, err
+	}
+	defer end()
+	return !f.Starts[lsn], nil
+}
