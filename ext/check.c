@@ -204,8 +204,7 @@ request_check(void)
 	if (check->requested == check->begun)
 		check->requested++;
 	ticket = check->requested;
-	if (replsync_shared->latch)
-		SetLatch(replsync_shared->latch);
+	replsync_worker_wake(&replsync_shared->worker);
 	LWLockRelease(replsync_shared->lock);
 	return ticket;
 }
@@ -235,7 +234,7 @@ append_unanswered(StringInfo out)
 	bool running;
 
 	LWLockAcquire(replsync_shared->lock, LW_SHARED);
-	running = replsync_shared->pid != 0;
+	running = replsync_shared->worker.pid != 0;
 	LWLockRelease(replsync_shared->lock);
 	if (running)
 		append_row(out, "f", "worker", "The slot worker does not answer.",

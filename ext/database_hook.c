@@ -76,11 +76,11 @@ hold(Oid database, int change)
 	if (entry != NULL)
 	{
 		entry->held = Max(entry->held + change, 0);
-		running = entry->pid != 0 || entry->starting;
-		if (entry->held > 0 && entry->pid != 0)
+		running = entry->worker.pid != 0 || entry->starting;
+		if (entry->held > 0 && entry->worker.pid != 0)
 		{
 			entry->leave = true;
-			SetLatch(entry->latch);
+			replsync_worker_wake(&entry->worker);
 		}
 		if (change < 0)
 			replsync_wake_launcher();

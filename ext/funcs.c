@@ -107,7 +107,7 @@ find_worker(void)
 	for (;;)
 	{
 		LWLockAcquire(replsync_shared->lock, LW_SHARED);
-		if (replsync_shared->pid != 0)
+		if (replsync_shared->worker.pid != 0)
 			incarnation = replsync_shared->incarnation;
 		LWLockRelease(replsync_shared->lock);
 		if (incarnation != 0)
@@ -128,7 +128,7 @@ find_worker(void)
 static void
 check_worker(uint64 incarnation)
 {
-	if (replsync_shared->pid != 0 && replsync_shared->incarnation == incarnation)
+	if (replsync_shared->worker.pid != 0 && replsync_shared->incarnation == incarnation)
 		return;
 	LWLockRelease(replsync_shared->lock);
 	ereport(ERROR,
@@ -156,8 +156,7 @@ run_pass(int *nrows)
 	if (s->sync_requested == s->sync_begun)
 		s->sync_requested++;
 	ticket = s->sync_requested;
-	if (s->latch)
-		SetLatch(s->latch);
+	replsync_worker_wake(&s->worker);
 	LWLockRelease(s->lock);
 
 	ConditionVariablePrepareToSleep(&s->done);
@@ -239,8 +238,7 @@ post_command(CoreCommand command, const char *argument, TimestampTz deadline)
 			s->command_taken = s->command_done = false;
 			s->command = command;
 			strlcpy(s->command_argument, argument, sizeof(s->command_argument));
-			if (s->latch)
-				SetLatch(s->latch);
+			replsync_worker_wake(&s->worker);
 			posted = true;
 		}
 		LWLockRelease(s->lock);
@@ -323,13 +321,7 @@ reset_sequence_workers(void)
 {
 	LWLockAcquire(replsync_sequences->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < replsync_sequences->ndatabases; i++)
-	{
-		SequenceDatabase *worker = &replsync_sequences->databases[i];
-
-		worker->cycles = 0;
-		memset(&worker->last_error, 0, sizeof(worker->last_error));
-		worker->last_error_at = 0;
-	}
+		replsync_worker_reset(&replsync_sequences->databases[i].worker);
 	LWLockRelease(replsync_sequences->lock);
 }
 
@@ -344,9 +336,7 @@ replsync_reset_statistics(PG_FUNCTION_ARGS)
 	replsync_live_forget_errors();
 	reset_sequence_workers();
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);
-	s->cycles = 0;
-	memset(&s->last_error, 0, sizeof(s->last_error));
-	s->last_error_at = 0;
+	replsync_worker_reset(&s->worker);
 	for (int i = 0; i < s->nrows; i++)
 	{
 		s->rows[i].last_error[0] = '\0';

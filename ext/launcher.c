@@ -152,7 +152,7 @@ update_entries(List *subscribed, List *usable)
 	{
 		SequenceDatabase *entry = &replsync_sequences->databases[i];
 
-		if (OidIsValid(entry->database) && entry->pid == 0 && !entry->starting && entry->held == 0 &&
+		if (OidIsValid(entry->database) && entry->worker.pid == 0 && !entry->starting && entry->held == 0 &&
 			(!list_member_oid(usable, entry->database) ||
 			 (!list_member_oid(subscribed, entry->database) && !entry->wanted)))
 			entry->database = InvalidOid;
@@ -164,7 +164,7 @@ update_entries(List *subscribed, List *usable)
 static bool
 worker_is_due(SequenceDatabase *entry, TimestampTz now, long *sleep_ms)
 {
-	if (!OidIsValid(entry->database) || entry->pid != 0 || entry->starting || entry->held > 0)
+	if (!OidIsValid(entry->database) || entry->worker.pid != 0 || entry->starting || entry->held > 0)
 		return false;
 	if (entry->wanted)
 		return true;

@@ -19,8 +19,6 @@
 #include "sequence_shmem.h"
 #include "wire.h"
 
-#define KIND_SEQUENCES "sequences"
-
 /* launcher.c */
 extern void replsync_register_launcher(void);
 extern void replsync_worker_failed(SequenceDatabase *entry);

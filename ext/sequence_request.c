@@ -51,10 +51,10 @@ ask_for_worker(bool first)
 		LWLockRelease(replsync_sequences->lock);
 		no_worker();
 	}
-	running = entry->pid != 0 && !entry->leave;
+	running = entry->worker.pid != 0 && !entry->leave;
 	hopeless = !first && entry->no_slot;
 	if (running)
-		SetLatch(entry->latch);
+		replsync_worker_wake(&entry->worker);
 	else if (!hopeless)
 	{
 		entry->wanted = true;
@@ -77,7 +77,7 @@ raise_worker_error(void)
 	LWLockAcquire(replsync_sequences->lock, LW_SHARED);
 	entry = replsync_find_database(MyDatabaseId);
 	if (entry != NULL)
-		outcome = entry->last_error;
+		outcome = entry->worker.last_error;
 	LWLockRelease(replsync_sequences->lock);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -204,7 +204,7 @@ worker_runs(void)
 
 	LWLockAcquire(replsync_sequences->lock, LW_SHARED);
 	entry = replsync_find_database(MyDatabaseId);
-	runs = entry != NULL && entry->pid != 0;
+	runs = entry != NULL && entry->worker.pid != 0;
 	LWLockRelease(replsync_sequences->lock);
 	return runs;
 }
@@ -306,8 +306,8 @@ notify(void)
 	if (entry != NULL)
 	{
 		entry->poked = true;
-		if (entry->pid != 0)
-			SetLatch(entry->latch);
+		if (entry->worker.pid != 0)
+			replsync_worker_wake(&entry->worker);
 		else
 		{
 			entry->next_start = 0;

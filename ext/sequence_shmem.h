@@ -11,7 +11,8 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "utils/dsa.h"
-#include "utils/timestamp.h"
+
+#include "worker_state.h"
 
 /* Calls of SQL functions that can wait at the same time, of all databases. */
 #define MAX_SEQUENCE_REQUESTS 64
@@ -40,18 +41,7 @@ typedef struct SequenceDatabase
 	int failures;			/* in a row */
 	TimestampTz next_start; /* not before, after a failure; or to look again, after none was needed */
 
-	/* the worker; pid 0: none is running */
-	pid_t pid;
-	Latch *latch;
-	int state; /* CoreWorkerState */
-	TimestampTz started_at;
-	TimestampTz last_cycle_at;
-	TimestampTz next_cycle_at;
-	int64 last_cycle_us;
-	int64 cycles;
-	CoreOutcome last_error;
-	TimestampTz last_error_at;
-	CoreProgress progress;
+	WorkerState worker;
 
 	/* what workers keep in memory for sequence_status; it stays with this place, whichever database has it */
 	dsa_handle area;

@@ -26,10 +26,8 @@ static void
 detach_worker(int code, Datum arg)
 {
 	LWLockAcquire(replsync_sequences->lock, LW_EXCLUSIVE);
-	entry->pid = 0;
-	entry->latch = NULL;
+	replsync_worker_leave(&entry->worker);
 	entry->leave = false;
-	entry->progress.phase[0] = '\0';
 	if (entry->poked)
 		entry->next_start = 0;
 	else if (nothing_to_do)
@@ -49,17 +47,13 @@ attach_worker(Oid database)
 	entry = replsync_enter_database(database);
 	if (entry != NULL)
 		entry->starting = false;
-	if (entry == NULL || entry->pid != 0 || entry->held > 0)
+	if (entry == NULL || entry->worker.pid != 0 || entry->held > 0)
 	{
 		LWLockRelease(replsync_sequences->lock);
 		ConditionVariableBroadcast(&replsync_sequences->changed);
 		return false;
 	}
-	entry->pid = MyProcPid;
-	entry->latch = MyLatch;
-	entry->started_at = GetCurrentTimestamp();
-	entry->state = CORE_STATE_STARTING;
-	entry->next_cycle_at = 0;
+	replsync_worker_enter(&entry->worker);
 	entry->wanted = entry->leave = entry->no_slot = entry->poked = false;
 	LWLockRelease(replsync_sequences->lock);
 	before_shmem_exit(detach_worker, (Datum) 0);
@@ -166,8 +160,7 @@ void
 replsync_sequence_show_state(CoreWorkerState state, TimestampTz next_cycle_at)
 {
 	LWLockAcquire(replsync_sequences->lock, LW_EXCLUSIVE);
-	entry->state = state;
-	entry->next_cycle_at = next_cycle_at;
+	replsync_worker_show(&entry->worker, state, next_cycle_at);
 	LWLockRelease(replsync_sequences->lock);
 }
 
@@ -189,7 +182,7 @@ void
 replsync_sequence_publish_progress(const CoreProgress *progress)
 {
 	LWLockAcquire(replsync_sequences->lock, LW_EXCLUSIVE);
-	entry->progress = *progress;
+	entry->worker.progress = *progress;
 	LWLockRelease(replsync_sequences->lock);
 }
 
@@ -198,16 +191,8 @@ void
 replsync_sequence_cycle_done(const CoreSequenceCycle *cycle)
 {
 	LWLockAcquire(replsync_sequences->lock, LW_EXCLUSIVE);
-	entry->cycles++;
-	entry->last_cycle_at = GetCurrentTimestamp();
-	entry->last_cycle_us = cycle->duration_us;
-	entry->progress.phase[0] = '\0';
-	if (cycle->outcome.sqlstate[0] != '\0')
-	{
-		entry->last_error = cycle->outcome;
-		entry->last_error_at = entry->last_cycle_at;
-	}
-	else
+	replsync_worker_cycle_done(&entry->worker, cycle->duration_us, &cycle->outcome);
+	if (cycle->outcome.sqlstate[0] == '\0')
 		entry->failures = 0;
 	LWLockRelease(replsync_sequences->lock);
 }
@@ -217,7 +202,6 @@ void
 replsync_sequence_show_error(const CoreOutcome *outcome)
 {
 	LWLockAcquire(replsync_sequences->lock, LW_EXCLUSIVE);
-	entry->last_error = *outcome;
-	entry->last_error_at = GetCurrentTimestamp();
+	replsync_worker_show_error(&entry->worker, outcome);
 	LWLockRelease(replsync_sequences->lock);
 }

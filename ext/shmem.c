@@ -104,9 +104,7 @@ static void
 detach_worker(int code, Datum arg)
 {
 	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
-	replsync_shared->pid = 0;
-	replsync_shared->latch = NULL;
-	replsync_shared->progress.phase[0] = '\0';
+	replsync_worker_leave(&replsync_shared->worker);
 	LWLockRelease(replsync_shared->lock);
 	ConditionVariableBroadcast(&replsync_shared->done);
 }
@@ -116,12 +114,8 @@ void
 replsync_attach_worker(void)
 {
 	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
-	replsync_shared->pid = MyProcPid;
-	replsync_shared->latch = MyLatch;
+	replsync_worker_enter(&replsync_shared->worker);
 	replsync_shared->incarnation++;
-	replsync_shared->started_at = GetCurrentTimestamp();
-	replsync_shared->state = CORE_STATE_STARTING;
-	replsync_shared->next_cycle_at = 0;
 	replsync_shared->command_taken = false;
 	replsync_check_attach();
 	LWLockRelease(replsync_shared->lock);
@@ -136,11 +130,10 @@ replsync_set_error(const CoreOutcome *outcome)
 	ReplsyncShared *s = replsync_shared;
 
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);
-	s->last_error = *outcome;
-	s->last_error_at = GetCurrentTimestamp();
+	replsync_worker_show_error(&s->worker, outcome);
 	s->sync_outcome = *outcome;
 	s->sync_begun = s->sync_done = s->sync_requested;
-	s->state = CORE_STATE_BLOCKED;
+	s->worker.state = CORE_STATE_BLOCKED;
 	LWLockRelease(s->lock);
 	ConditionVariableBroadcast(&s->done);
 }
@@ -254,16 +247,8 @@ replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows)
 	ReplsyncShared *s = replsync_shared;
 
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);
-	s->cycles++;
-	s->last_cycle_at = GetCurrentTimestamp();
-	s->last_cycle_us = pass->duration_us;
-	s->state = pass->state;
-	s->progress.phase[0] = '\0';
-	if (pass->outcome.sqlstate[0] != '\0')
-	{
-		s->last_error = pass->outcome;
-		s->last_error_at = s->last_cycle_at;
-	}
+	replsync_worker_cycle_done(&s->worker, pass->duration_us, &pass->outcome);
+	s->worker.state = pass->state;
 	switch ((CoreRows) pass->rows)
 	{
 		case CORE_ROWS_STAY:
@@ -288,7 +273,7 @@ void
 replsync_publish_progress(const CoreProgress *progress)
 {
 	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
-	replsync_shared->progress = *progress;
+	replsync_shared->worker.progress = *progress;
 	LWLockRelease(replsync_shared->lock);
 }
 
@@ -351,7 +336,6 @@ void
 replsync_show_state(CoreWorkerState state, TimestampTz next_cycle_at)
 {
 	LWLockAcquire(replsync_shared->lock, LW_EXCLUSIVE);
-	replsync_shared->state = state;
-	replsync_shared->next_cycle_at = next_cycle_at;
+	replsync_worker_show(&replsync_shared->worker, state, next_cycle_at);
 	LWLockRelease(replsync_shared->lock);
 }

@@ -6,9 +6,9 @@
 
 #include "core_api.h"
 #include "storage/condition_variable.h"
-#include "storage/latch.h"
 #include "storage/lwlock.h"
-#include "utils/timestamp.h"
+
+#include "worker_state.h"
 
 /* A row of slot_status; the history survives a restart of the worker. */
 typedef struct SlotStatusRow
@@ -34,19 +34,8 @@ typedef struct ReplsyncShared
 	LWLock *lock;			/* protects all below */
 	ConditionVariable done; /* a pass or a command is over, or the worker is gone */
 
-	/* the slot worker; pid 0: none is running */
-	pid_t pid;
-	Latch *latch;
-	uint64 incarnation; /* a request made of one incarnation is lost with it */
-	int state;			/* CoreWorkerState */
-	TimestampTz started_at;
-	TimestampTz last_cycle_at;
-	TimestampTz next_cycle_at;
-	int64 last_cycle_us;
-	int64 cycles;
-	CoreOutcome last_error;
-	TimestampTz last_error_at;
-	CoreProgress progress;
+	WorkerState worker;
+	uint64 incarnation;	 /* of the worker: a request made of one is lost with it */
 	bool copies_settled; /* no standby any more, and the copies know it */
 
 	/*

@@ -200,39 +200,25 @@ state_text(int state)
 	return "unknown";
 }
 
-/* Form the row of the slot worker, if it runs */
+/* Copy the state of the slot worker, so that no lock is held while it is shown; false if none runs */
 static bool
-slot_worker_row(Datum *values, bool *nulls)
+copy_slot_worker(WorkerState *copy)
 {
-	ReplsyncShared *s = replsync_shared;
-	bool runs;
-
-	LWLockAcquire(s->lock, LW_SHARED);
-	runs = s->pid != 0;
-	values[0] = CStringGetTextDatum("slots");
-	values[1] = Int32GetDatum(s->pid);
-	nulls[2] = true;
-	values[3] = CStringGetTextDatum(state_text(s->state));
-	set_timestamp(values, nulls, 4, s->started_at);
-	values[5] = Int64GetDatum(s->cycles);
-	set_timestamp(values, nulls, 6, s->last_cycle_at);
-	nulls[7] = s->last_cycle_at == 0;
-	values[7] = Float8GetDatum(s->last_cycle_us / 1000.0);
-	set_timestamp(values, nulls, 8, s->next_cycle_at);
-	replsync_set_text(values, nulls, 9, s->last_error.message);
-	set_timestamp(values, nulls, 10, s->last_error_at);
-	LWLockRelease(s->lock);
-	return runs;
+	LWLockAcquire(replsync_shared->lock, LW_SHARED);
+	*copy = replsync_shared->worker;
+	LWLockRelease(replsync_shared->lock);
+	return copy->pid != 0;
 }
 
-/* Copy an entry of a sequence worker; false if none runs there */
+/* Copy that of a sequence worker; false if none runs there */
 static bool
-copy_sequence_worker(int i, SequenceDatabase *copy)
+copy_sequence_worker(int i, WorkerState *copy, Oid *database)
 {
 	LWLockAcquire(replsync_sequences->lock, LW_SHARED);
-	*copy = replsync_sequences->databases[i];
+	*copy = replsync_sequences->databases[i].worker;
+	*database = replsync_sequences->databases[i].database;
 	LWLockRelease(replsync_sequences->lock);
-	return OidIsValid(copy->database) && copy->pid != 0;
+	return OidIsValid(*database) && copy->pid != 0;
 }
 
 /* Form the name of a database, NULL if it is gone */
@@ -246,13 +232,16 @@ set_database(Datum *values, bool *nulls, int column, Oid database)
 		values[column] = DirectFunctionCall1(namein, CStringGetDatum(name));
 }
 
-/* Form the row of a sequence worker */
+/* Store the row of a worker */
 static void
-sequence_worker_row(const SequenceDatabase *worker, Datum *values, bool *nulls)
+put_worker(ReturnSetInfo *rsinfo, const char *kind, const WorkerState *worker, Oid database)
 {
-	values[0] = CStringGetTextDatum(KIND_SEQUENCES);
+	Datum values[11];
+	bool nulls[11] = {0};
+
+	values[0] = CStringGetTextDatum(kind);
 	values[1] = Int32GetDatum(worker->pid);
-	set_database(values, nulls, 2, worker->database);
+	set_database(values, nulls, 2, database);
 	values[3] = CStringGetTextDatum(state_text(worker->state));
 	set_timestamp(values, nulls, 4, worker->started_at);
 	values[5] = Int64GetDatum(worker->cycles);
@@ -262,72 +251,57 @@ sequence_worker_row(const SequenceDatabase *worker, Datum *values, bool *nulls)
 	set_timestamp(values, nulls, 8, worker->next_cycle_at);
 	replsync_set_text(values, nulls, 9, worker->last_error.message);
 	set_timestamp(values, nulls, 10, worker->last_error_at);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* Store a row of progress, if something is under way */
+static void
+put_progress(ReturnSetInfo *rsinfo, const char *kind, const WorkerState *worker, Oid database)
+{
+	Datum values[6];
+	bool nulls[6] = {0};
+
+	if (worker->progress.phase[0] == '\0')
+		return;
+	values[0] = Int32GetDatum(worker->pid);
+	values[1] = CStringGetTextDatum(kind);
+	set_database(values, nulls, 2, database);
+	values[3] = CStringGetTextDatum(worker->progress.phase);
+	values[4] = Int64GetDatum(worker->progress.done);
+	values[5] = Int64GetDatum(worker->progress.total);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* Store a row for each worker that runs */
+static Datum
+put_workers(FunctionCallInfo fcinfo, void (*put)(ReturnSetInfo *, const char *, const WorkerState *, Oid))
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	WorkerState worker;
+	Oid database;
+
+	replsync_require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	if (copy_slot_worker(&worker))
+		put(rsinfo, KIND_SLOTS, &worker, InvalidOid);
+	for (int i = 0; i < replsync_sequences->ndatabases; i++)
+	{
+		if (copy_sequence_worker(i, &worker, &database))
+			put(rsinfo, KIND_SEQUENCES, &worker, database);
+	}
+	return (Datum) 0;
 }
 
 /* The view worker_status */
 Datum
 replsync_worker_status(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Datum values[11];
-	bool nulls[11] = {0};
-
-	replsync_require_preload();
-	InitMaterializedSRF(fcinfo, 0);
-	if (slot_worker_row(values, nulls))
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	for (int i = 0; i < replsync_sequences->ndatabases; i++)
-	{
-		SequenceDatabase worker;
-
-		if (!copy_sequence_worker(i, &worker))
-			continue;
-		memset(nulls, 0, sizeof(nulls));
-		sequence_worker_row(&worker, values, nulls);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
-	return (Datum) 0;
-}
-
-/* Store a row of progress, if something is under way */
-static void
-put_progress(ReturnSetInfo *rsinfo, const char *kind, pid_t pid, Oid database, const CoreProgress *progress)
-{
-	Datum values[6];
-	bool nulls[6] = {0};
-
-	if (pid == 0 || progress->phase[0] == '\0')
-		return;
-	values[0] = Int32GetDatum(pid);
-	values[1] = CStringGetTextDatum(kind);
-	set_database(values, nulls, 2, database);
-	values[3] = CStringGetTextDatum(progress->phase);
-	values[4] = Int64GetDatum(progress->done);
-	values[5] = Int64GetDatum(progress->total);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return put_workers(fcinfo, put_worker);
 }
 
 /* The view progress */
 Datum
 replsync_progress(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	CoreProgress progress;
-	pid_t pid;
-
-	replsync_require_preload();
-	InitMaterializedSRF(fcinfo, 0);
-	LWLockAcquire(replsync_shared->lock, LW_SHARED);
-	progress = replsync_shared->progress;
-	pid = replsync_shared->pid;
-	LWLockRelease(replsync_shared->lock);
-	put_progress(rsinfo, "slots", pid, InvalidOid, &progress);
-	for (int i = 0; i < replsync_sequences->ndatabases; i++)
-	{
-		SequenceDatabase worker;
-
-		if (copy_sequence_worker(i, &worker))
-			put_progress(rsinfo, KIND_SEQUENCES, worker.pid, worker.database, &worker.progress);
-	}
-	return (Datum) 0;
+	return put_workers(fcinfo, put_progress);
 }

@@ -31,8 +31,6 @@
 /* How often a primary marks slots that have been made meanwhile. */
 #define MARK_ORIGINALS_MS 5000
 
-#define KIND_SLOTS "slots"
-
 PGDLLEXPORT void replsync_worker_main(Datum arg);
 
 static bool slot_worker = false;
