@@ -232,8 +232,15 @@ tell(StandbySlot *standby, XLogRecPtr needed, bool is_new)
 			return;
 		whereToSendOutput = DestNone;
 	}
-	report(standby, is_new ? WARNING : WARNING_CLIENT_ONLY);
-	whereToSendOutput = dest;
+	PG_TRY();
+	{
+		report(standby, is_new ? WARNING : WARNING_CLIENT_ONLY);
+	}
+	PG_FINALLY();
+	{
+		whereToSendOutput = dest;
+	}
+	PG_END_TRY();
 }
 
 /* Say what has changed about the slots: of those in the way, where the others are too few */

@@ -80,14 +80,12 @@ replsync_changes_have(Oid relid)
 bool
 replsync_changes_are_of_others(void)
 {
-	if (catalogs_changed || nchanged > MAX_CHANGED)
-		return false;
-	for (int i = 0; i < nchanged; i++)
+	/* Looking one up may bring word of more. */
+	for (int i = 0; i < nchanged && nchanged <= MAX_CHANGED; i++)
 	{
 		if (get_rel_relkind(changed[i]) == RELKIND_SEQUENCE)
 			return false;
 	}
-	/* Looking them up may have brought word of more. */
 	return !catalogs_changed && nchanged <= MAX_CHANGED;
 }
 

@@ -86,7 +86,7 @@ publish_xmin_locked(void)
 
 /*
  * Let a slot of ours hold catalog rows from catalog_xmin on, and publish the oldest of all.
- * slot may be NULL. This is ReplicationSlotsComputeRequiredXmin(true) (slot.c),
+ * This is ReplicationSlotsComputeRequiredXmin(true) (slot.c),
  * which takes a lock itself or expects it to be held, depending on the minor.
  */
 void
