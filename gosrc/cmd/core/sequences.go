@@ -14,6 +14,15 @@ import (
 
 var _ host.Sequences = shim{}
 
+// read makes a call and reads its answer as wire.h says.
+func read[T any](ctx context.Context, s shim, kind int32, data []byte, value func(*reader) T) (T, error) {
+	return ask(ctx, s, kind, data, func(b []byte) (T, error) {
+		in := reader{b: b}
+		v := value(&in)
+		return v, in.err
+	})
+}
+
 func (s shim) TakeRequest(ctx context.Context) (host.SequenceRequest, bool, error) {
 	b, err := s.queue.Call(ctx, C.CORE_SEQUENCE_TAKE_REQUEST, nil)
 	if err != nil || len(b) == 0 {
@@ -38,21 +47,15 @@ func (s shim) Answer(ctx context.Context, request uint64, rows []host.SequenceRo
 	for i := range rows {
 		rowTo(&w, &rows[i])
 	}
-	return ask(ctx, s, C.CORE_SEQUENCE_ANSWER, w.b, func(b []byte) (bool, error) {
-		in := reader{b: b}
-		there := in.bool()
-		return there, in.err
-	})
+	return read(ctx, s, C.CORE_SEQUENCE_ANSWER, w.b, (*reader).bool)
 }
 
 func (s shim) Subscriptions(ctx context.Context) ([]host.Subscription, error) {
-	return ask(ctx, s, C.CORE_SEQUENCE_SUBSCRIPTIONS, nil, func(b []byte) ([]host.Subscription, error) {
-		in := reader{b: b}
-		var subscriptions []host.Subscription
+	return read(ctx, s, C.CORE_SEQUENCE_SUBSCRIPTIONS, nil, func(in *reader) (subscriptions []host.Subscription) {
 		for range in.count() {
-			subscriptions = append(subscriptions, subscriptionFrom(&in))
+			subscriptions = append(subscriptions, subscriptionFrom(in))
 		}
-		return subscriptions, in.err
+		return subscriptions
 	})
 }
 
@@ -73,7 +76,7 @@ func (s shim) LocalSequences(ctx context.Context, subscription host.OID, after h
 	w.oid(subscription)
 	w.name(after)
 	w.int32(int32(limit))
-	return ask(ctx, s, C.CORE_SEQUENCE_LIST, w.b, localSequencesFrom)
+	return read(ctx, s, C.CORE_SEQUENCE_LIST, w.b, localSequencesFrom)
 }
 
 func (s shim) SetSequences(ctx context.Context, subscription host.OID,
@@ -87,8 +90,7 @@ func (s shim) SetSequences(ctx context.Context, subscription host.OID,
 		w.position(set.To)
 		w.bool(set.Backwards)
 	}
-	return ask(ctx, s, C.CORE_SEQUENCE_SET, w.b, func(b []byte) ([]host.SequenceSetResult, error) {
-		in := reader{b: b}
+	return read(ctx, s, C.CORE_SEQUENCE_SET, w.b, func(in *reader) []host.SequenceSetResult {
 		results := make([]host.SequenceSetResult, in.count())
 		for i := range results {
 			results[i] = host.SequenceSetResult{Before: in.position(), After: in.position(), Err: in.error()}
@@ -96,7 +98,7 @@ func (s shim) SetSequences(ctx context.Context, subscription host.OID,
 		if in.err == nil && len(results) != len(sets) {
 			in.err = errShortAnswer
 		}
-		return results, in.err
+		return results
 	})
 }
 
@@ -162,8 +164,7 @@ func subscriptionFrom(in *reader) host.Subscription {
 	return s
 }
 
-func localSequencesFrom(b []byte) ([]host.LocalSequence, error) {
-	in := reader{b: b}
+func localSequencesFrom(in *reader) []host.LocalSequence {
 	sequences := make([]host.LocalSequence, in.count())
 	for i := range sequences {
 		sequences[i] = host.LocalSequence{
@@ -182,7 +183,7 @@ func localSequencesFrom(b []byte) ([]host.LocalSequence, error) {
 			Problem:  in.text(),
 		}
 	}
-	return sequences, in.err
+	return sequences
 }
 
 func rowTo(w *writer, r *host.SequenceRow) {
