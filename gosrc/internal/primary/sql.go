@@ -114,9 +114,8 @@ const (
 	twoPhaseByStateFile
 )
 
-// changedSlotsSQL lists the logical slots by the extension, with the columns of slotsSQL; with $1 true only those that differ
-// from what the session was shown before.
-const changedSlotsSQL = `
+// slotColumns begins a list of slots, with the columns that every version and the extension have.
+const slotColumns = `
 SELECT s.slot_name::pg_catalog.text,
        s.plugin::pg_catalog.text,
        s.database::pg_catalog.text,
@@ -124,7 +123,11 @@ SELECT s.slot_name::pg_catalog.text,
        s.restart_lsn::pg_catalog.text,
        s.confirmed_flush_lsn::pg_catalog.text,
        s.catalog_xmin::pg_catalog.text,
-       s.two_phase::pg_catalog.text,
+       s.two_phase::pg_catalog.text,`
+
+// changedSlotsSQL lists the logical slots by the extension, with the columns of slotsSQL; with $1 true only those that differ
+// from what the session was shown before.
+const changedSlotsSQL = slotColumns + `
        s.two_phase_at::pg_catalog.text,
        NULL::pg_catalog.bytea,
        s.failover::pg_catalog.text,
@@ -137,7 +140,7 @@ const keepRowsSQL = `SELECT replsync.keep_catalog_rows($1::pg_catalog.name, $2::
 // watchSQL waits for a change; the time follows, in parentheses.
 const watchSQL = `CALL replsync.wait_for_slot_change`
 
-// slotsSQL lists the logical slots; its columns are those of slotRow.
+// slotsSQL lists the logical slots; its columns are those that readSlot reads.
 func slotsSQL(major int, twoPhase twoPhaseAccess) string {
 	at, state := "NULL::pg_catalog.text", "NULL::pg_catalog.bytea"
 	switch twoPhase {
@@ -161,15 +164,7 @@ func slotsSQL(major int, twoPhase twoPhaseAccess) string {
 		invalidation = "CASE WHEN s.conflicting THEN 'conflicting'" + strings.TrimPrefix(invalidation, "CASE")
 	}
 
-	return `
-SELECT s.slot_name::pg_catalog.text,
-       s.plugin::pg_catalog.text,
-       s.database::pg_catalog.text,
-       s.datoid::pg_catalog.text,
-       s.restart_lsn::pg_catalog.text,
-       s.confirmed_flush_lsn::pg_catalog.text,
-       s.catalog_xmin::pg_catalog.text,
-       s.two_phase::pg_catalog.text,
+	return slotColumns + `
        ` + at + `,
        ` + state + `,
        (` + failover + `)::pg_catalog.text,
