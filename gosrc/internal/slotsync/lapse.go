@@ -9,6 +9,19 @@ import (
 	"github.com/replsync/replsync/gosrc/internal/host"
 )
 
+// lapse takes the proof from all copies.
+func (p *pass) lapse() {
+	p.memory.lapse()
+	p.lapsed = true
+}
+
+// noteFeedback notes that feedback was off, if only for a while.
+func (p *pass) noteFeedback() {
+	if p.memory.feedbackWasOff(p.recovery) {
+		p.lapse()
+	}
+}
+
 // unread shows what it means to the copies that the primary could not be read, or is not the one to copy from.
 func (p *pass) unread(err error) []host.SlotStatus {
 	var r *refusal

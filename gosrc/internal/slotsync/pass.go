@@ -82,10 +82,7 @@ func (p *pass) run() ([]host.SlotStatus, error) {
 	if r := refuseHere(p.settings, p.recovery); r != nil {
 		return p.refused(r), r
 	}
-	if p.memory.feedbackWasOff(p.recovery) {
-		p.memory.lapse()
-		p.lapsed = true
-	}
+	p.noteFeedback()
 	p.progress("reading", 0, 0)
 	if err := p.read(); err != nil {
 		return p.unread(err), err

@@ -11,16 +11,20 @@ import (
 
 // read reads the primary, and notes a lapse that this shows.
 func (p *pass) read() error {
+	err := p.readState()
+	var refused *refusal
+	if errors.As(err, &refused) && refused.lapse {
+		p.lapse()
+	}
+	return err
+}
+
+func (p *pass) readState() error {
 	began := time.Now()
 	state, err := p.primary.Read(p.remote, p.settings.PrimarySlotName)
 	p.reading = time.Since(began)
 	if err == nil {
 		state, err = p.beyond(state)
-	}
-	var refused *refusal
-	if errors.As(err, &refused) && refused.lapse {
-		p.memory.lapse()
-		p.lapsed = true
 	}
 	if err != nil {
 		return err
@@ -33,16 +37,9 @@ func (p *pass) read() error {
 		return errPromotion
 	}
 	if r := refuseThere(p.settings, p.recovery, state); r != nil {
-		if r.lapse {
-			p.memory.lapse()
-			p.lapsed = true
-		}
 		return r
 	}
-	if p.memory.feedbackWasOff(p.recovery) {
-		p.memory.lapse()
-		p.lapsed = true
-	}
+	p.noteFeedback()
 	p.state, p.readAt = state, began
 	if p.memory.observe(state, p.settings.PrimarySlotName) {
 		p.lapsed = true
