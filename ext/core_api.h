@@ -162,7 +162,7 @@ typedef struct CoreRecovery
 	uint8_t promote_triggered;
 	uint8_t logical_decoding; /* could a logical slot work here */
 	uint8_t unused;
-	uint32_t feedback_lapses; /* how often a reload has found hot standby feedback off */
+	uint32_t feedback_lapses; /* how often hot standby feedback was off since a worker before this one was last told */
 } CoreRecovery;
 
 /* CoreSlot.flags */

@@ -15,6 +15,7 @@
 #include "hold_back.h"
 #include "sequence.h"
 #include "shmem.h"
+#include "slot.h"
 #include "slot_news.h"
 #include "slot_patterns.h"
 #include "worker.h"
@@ -188,6 +189,9 @@ _PG_init(void)
 	define_parameters();
 	replsync_shmem_init();
 	replsync_install_database_hook();
+#if PG_VERSION_NUM < 160000
+	replsync_feedback_init();
+#endif
 #if PG_VERSION_NUM < 170000
 	replsync_hold_back_init();
 #endif

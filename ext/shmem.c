@@ -13,6 +13,7 @@
 #include "hold_back.h"
 #include "sequence_shmem.h"
 #include "shmem.h"
+#include "slot.h"
 #include "slot_news.h"
 
 #define TRANCHE_NAME "replsync"
@@ -54,6 +55,7 @@ request_shmem(void)
 		previous_shmem_request_hook();
 	RequestAddinShmemSpace(add_size(add_size(shared_size(), replsync_check_size()), replsync_sequences_shmem_size()));
 	RequestAddinShmemSpace(replsync_slot_news_size());
+	RequestAddinShmemSpace(replsync_feedback_size());
 #if PG_VERSION_NUM < 170000
 	RequestAddinShmemSpace(replsync_hold_back_shmem_size());
 #endif
@@ -81,6 +83,7 @@ startup_shmem(void)
 	}
 	replsync_check_init();
 	replsync_slot_news_startup();
+	replsync_feedback_startup();
 	replsync_sequences_shmem_startup(&GetNamedLWLockTranche(TRANCHE_NAME)[SEQUENCES_LOCK].lock);
 #if PG_VERSION_NUM < 170000
 	replsync_hold_back_shmem_startup(&GetNamedLWLockTranche(TRANCHE_NAME)[HOLD_BACK_LOCK].lock);

@@ -37,9 +37,6 @@
 /* What this process has reserved, if anything */
 static XLogRecPtr reserved = InvalidXLogRecPtr;
 
-/* How often a reload has found that this server sends no hot standby feedback */
-static uint32 feedback_lapses = 0;
-
 /* The reservation was given up before the pass gave it back */
 static bool reservation_lost = false;
 
@@ -313,7 +310,7 @@ replsync_recovery_state(CoreRecovery *out)
 
 	memset(out, 0, sizeof(*out));
 	out->system_identifier = GetSystemIdentifier();
-	out->feedback_lapses = feedback_lapses;
+	out->feedback_lapses = replsync_feedback_lapses();
 	out->in_recovery = RecoveryInProgress();
 	out->promote_triggered = PromoteIsTriggered();
 	out->logical_decoding = replsync_logical_decoding_possible();
@@ -349,15 +346,4 @@ replsync_request_feedback(void)
 	SpinLockRelease(&WalRcv->mutex);
 	if (pid != 0)
 		(void) kill(pid, SIGHUP);
-}
-
-/*
- * Remember that hot standby feedback is off, for a core that looks at the settings only now
- * and then: it may be on again by then.
- */
-void
-replsync_note_feedback(void)
-{
-	if (!hot_standby_feedback || wal_receiver_status_interval <= 0)
-		feedback_lapses++;
 }

@@ -76,7 +76,9 @@ reload_if_pending(void)
 		return;
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
-	replsync_note_feedback();
+#if PG_VERSION_NUM >= 160000
+	replsync_feedback_note();
+#endif
 	replsync_nap_note_reload();
 }
 
@@ -301,6 +303,7 @@ replsync_worker_main(Datum arg)
 		/* Without a database: nothing here can stand in the way of DROP DATABASE. */
 		BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 		replsync_attach_worker();
+		replsync_feedback_attach();
 		wait_for_work();
 		strlcpy(library, "replsync_core", sizeof(library));
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -340,4 +341,51 @@ func TestFeedbackLapse(t *testing.T) {
 		c.Start(t, p.standby)
 		c.WaitValues(t, "public.t", "id", "2")
 	})
+}
+
+// TestLapseWhileWorkerStopped has feedback go off and on again while the worker cannot look. Once one can, nothing at the primary
+// tells of it any more: that is gone, after it has removed rows that the copy needs.
+func TestLapseWhileWorkerStopped(t *testing.T) {
+	for name, end := range map[string]syscall.Signal{"frozen": syscall.SIGCONT, "replaced": syscall.SIGTERM} {
+		t.Run(name, func(t *testing.T) {
+			onEachVersion(t, func(t *testing.T, major int) {
+				p := newPair(t, major)
+				p.primary.Exec(t, "create table t (id int primary key)")
+				p.createSlot(t, "postgres", "s", "test_decoding")
+				p.waitReady(t, "s")
+
+				worker := workerStatus(t, p.standby)
+				require.NoError(t, syscall.Kill(worker.PID, syscall.SIGSTOP))
+				t.Cleanup(func() { _ = syscall.Kill(worker.PID, syscall.SIGCONT) })
+				p.standby.Set(t, "hot_standby_feedback", "off")
+				cluster.Eventually(t, cluster.DefaultDeadline, "the primary to forget what it kept", func() bool {
+					return p.primary.Slots(t)[p.standby.Slot].CatalogXmin == nil
+				})
+				p.primary.Exec(t, "insert into t values (1)")
+				p.primary.Exec(t, "alter table t add column a int; alter table t drop column a; alter table t add column b text")
+				p.move(t, "postgres", "s")
+				p.primary.Exec(t, "vacuum pg_class, pg_attribute, pg_type")
+				vacuumFull(t, p.primary.DB("postgres"))
+				p.standby.Set(t, "hot_standby_feedback", "on")
+				p.caughtUp(t)
+				p.primary.Kill9(t)
+
+				for _, signal := range []syscall.Signal{end, syscall.SIGCONT} {
+					require.NoError(t, syscall.Kill(worker.PID, signal))
+				}
+				waitWorker(t, p.standby, "to find the primary gone", func(w workerRow) bool {
+					return w.LastError != "" && w.Cycles > 0 && (end == syscall.SIGCONT || w.PID != worker.PID)
+				})
+				state := "waiting"
+				if major >= firstConflict {
+					state = "invalidated"
+				}
+				row := slotStatus(t, p.standby)["s"]
+				require.Equal(t, state, row.State, "%+v", row)
+				p.standby.Promote(t)
+				_, err := p.standby.TryExec(background(t), "select pg_logical_slot_peek_changes('s', null, null)")
+				require.Error(t, err)
+			})
+		})
+	}
 }

@@ -161,7 +161,7 @@ type Recovery struct {
 	PromoteTriggered bool
 	LogicalDecoding  bool // a logical slot could work here
 	ReloadTime       time.Time
-	FeedbackLapses   uint32 // how often hot standby feedback was found to be off
+	FeedbackLapses   uint32 // how often hot standby feedback was off since a worker before this one was last told
 }
 
 // Slot is a replication slot of this server.

@@ -41,8 +41,7 @@ type sight struct {
 	start        string // of the primary's postmaster; empty: it was not read yet
 	walSender    string
 
-	lapses  uint32 // host.Recovery.FeedbackLapses, once counted
-	counted bool
+	lapses uint32 // host.Recovery.FeedbackLapses
 }
 
 // differs tells whether there was a lapse since, by a read of the primary.
@@ -54,7 +53,7 @@ func (then sight) differs(s *primary.State, physicalSlot string) bool {
 
 // wasOff tells whether feedback has been off for a moment since: by now it may be on again.
 func (then sight) wasOff(r host.Recovery) bool {
-	return then.counted && then.lapses != r.FeedbackLapses
+	return then.lapses != r.FeedbackLapses
 }
 
 // earlier is a slot as a read before the last one showed it.
@@ -117,7 +116,7 @@ func (m *memory) observe(s *primary.State, physicalSlot string) (lapsed bool) {
 // feedbackWasOff tells whether feedback has been off for a moment since it was last asked.
 func (m *memory) feedbackWasOff(r host.Recovery) bool {
 	was := m.wasOff(r)
-	m.lapses, m.counted = r.FeedbackLapses, true
+	m.lapses = r.FeedbackLapses
 	return was
 }
 

@@ -102,6 +102,15 @@ func TestStanding(t *testing.T) {
 			require.Equal(t, want, b.rows(host.Wakeup{Reload: true}))
 		})
 	}
+	// What happened while there was no worker counts.
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.restart()
+		b.host.State.FeedbackLapses = 1
+		b.primary.err = host.Errorf("08006", "no route")
+		require.Equal(t, []string{"a waiting feedback_off"}, b.rows(host.Wakeup{Timeout: true}))
+		b.usable("a", false)
+	})
 	inBench(t, 15, func(t *testing.T, b *bench) {
 		b.with(row("a"))
 		b.restart()
