@@ -278,7 +278,7 @@ func (l *workload) maintain(ctx context.Context, stopping <-chan struct{}, rng *
 		server, sql := primary, "checkpoint"
 		switch pick := rng.IntN(10); {
 		case pick < 3:
-			sql = "set lock_timeout = '300ms'; vacuum full " + catalogs[rng.IntN(len(catalogs))]
+			sql = fmt.Sprintf("set lock_timeout = '300ms'; select pg_advisory_lock(%d); vacuum full %s", takenBack, catalogs[rng.IntN(len(catalogs))])
 		case pick < 4:
 			sql = "set lock_timeout = '300ms'; vacuum pg_class; vacuum pg_attribute; vacuum pg_type"
 		case pick < 7 && *major >= 16:
