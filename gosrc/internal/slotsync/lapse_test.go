@@ -227,6 +227,26 @@ func TestLapseInFailedPass(t *testing.T) {
 	}
 }
 
+// A lapse that shows only when the primary is read again, in the midst of a pass, counts like any other.
+func TestLapseInMidPass(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		a := b.primary.slot("a")
+		a.RestartLSN, a.ConfirmedFlushLSN, a.CatalogXmin = 1050, 1200, 710
+		b.primary.state.Slots = append(b.primary.state.Slots, row("new"))
+		reads := 0
+		b.primary.onRead = func() {
+			if reads++; reads == 2 {
+				b.primary.state.Physical = primary.PhysicalSlot{}
+			}
+		}
+		var refused *refusal
+		require.ErrorAs(t, b.passErr("a updated waiting catalog_xmin_not_protected"), &refused)
+		require.Equal(t, 2, reads)
+		b.usable("a", false)
+	})
+}
+
 // A pass after a lapse proves the copies again, also where it meets nothing else that is new.
 func TestLapseEndsIdleness(t *testing.T) {
 	for name, lapse := range map[string]func(b *bench){
