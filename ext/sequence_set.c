@@ -188,6 +188,8 @@ set_one_carefully(SetContext *context, const SetOne *set)
 		ErrorData *edata;
 		SequencePosition none = {0};
 
+		if (geterrcode() == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
 		MemoryContextSwitchTo(memory);
 		edata = CopyErrorData();
 		FlushErrorState();
@@ -292,8 +294,7 @@ replsync_sequence_set(WireReader *in, StringInfo out)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(memory);
-		if (geterrcode() == ERRCODE_QUERY_CANCELED || geterrcode() == ERRCODE_ADMIN_SHUTDOWN ||
-			geterrcode() == ERRCODE_UNDEFINED_OBJECT)
+		if (geterrcode() == ERRCODE_QUERY_CANCELED || geterrcode() == ERRCODE_UNDEFINED_OBJECT)
 			PG_RE_THROW();
 		FlushErrorState();
 		AbortCurrentTransaction();
