@@ -27,6 +27,13 @@
 	ReplicationSlotCreate(name, db_specific, RS_TEMPORARY, false)
 #endif
 
+/* Refuse what is no name of a slot. */
+#if PG_VERSION_NUM >= 190000
+#define COMPAT_VALIDATE_SLOT_NAME(name) ((void) ReplicationSlotValidateName(name, false, ERROR))
+#else
+#define COMPAT_VALIDATE_SLOT_NAME(name) ((void) ReplicationSlotValidateName(name, ERROR))
+#endif
+
 /* Take a slot that nobody uses, also an invalidated one. */
 #if PG_VERSION_NUM >= 180000
 #define COMPAT_ACQUIRE_SLOT(name) ReplicationSlotAcquire(name, true, false)

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CORE_ABI		2
+#define CORE_ABI		3
 #define CORE_NAME_LEN	64 /* NAMEDATALEN */
 #define CORE_MARKER_LEN 256
 
@@ -33,7 +33,8 @@ typedef enum CoreRequestKind
 	CORE_RECOVERY,		/* nothing -> CoreRecovery */
 	CORE_SLOT_LIST,		/* nothing -> CoreSlot[] */
 	CORE_SLOT_RESERVE,	/* CoreSlot: restart_lsn, 0 releases; catalog_xmin -> nothing */
-	CORE_SLOT_CREATE,	/* CoreSlot -> nothing */
+	CORE_SLOT_CREATE,	/* CoreSlot -> nothing: CORE_SLOT_SYNC is to follow */
+	CORE_SLOT_SYNC,		/* nothing -> nothing: what was created is on disk */
 	CORE_SLOT_UPDATE,	/* CoreSlot -> nothing */
 	CORE_SLOT_DROP,		/* CoreSlot: name, CORE_SLOT_PROMOTED -> nothing */
 	CORE_SLOT_MOVE,		/* CoreSlot[] -> uint8_t[]: CoreMove of each */

@@ -152,6 +152,9 @@ carry_out(CoreRequest *request, StringInfo out)
 		case CORE_SLOT_CREATE:
 			replsync_slot_create(slot);
 			break;
+		case CORE_SLOT_SYNC:
+			replsync_slot_sync_names();
+			break;
 		case CORE_SLOT_UPDATE:
 			replsync_slot_update(slot);
 			break;

@@ -16,7 +16,6 @@
 #include "catalog/pg_database.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
@@ -34,14 +33,12 @@
 #define DATCONNLIMIT_INVALID_DB (-2)
 #endif
 
-/* The slot in use is not complete: it must not survive an error */
-static bool making_slot = false;
-
 /* Give up the slots before the transaction and its database lock end with the process */
 static void
 slot_shmem_exit(int code, Datum arg)
 {
 	replsync_slot_error_cleanup();
+	replsync_slot_sync_names();
 }
 
 /* See to it that nothing is left held when the process ends */
@@ -128,15 +125,15 @@ replsync_slot_error_cleanup(void)
 	pgstat_report_wait_end();
 	replsync_slot_end_save();
 	replsync_slot_end_update();
+	replsync_slot_end_make();
 
 	if (MyReplicationSlot != NULL)
 	{
-		if (making_slot || MyReplicationSlot->data.persistency != RS_PERSISTENT)
+		if (MyReplicationSlot->data.persistency != RS_PERSISTENT)
 			replsync_slot_drop_acquired();
 		else
 			ReplicationSlotRelease();
 	}
-	making_slot = false;
 }
 
 /* Is the slot in use a copy that may be changed? */
@@ -204,35 +201,6 @@ require_wal(const CoreSlot *spec)
 						   LSN_FORMAT_ARGS(spec->restart_lsn))));
 }
 
-/* Make a slot that is gone after an error or a crash, with all values but the marks */
-static void
-make_temporary_slot(const CoreSlot *spec)
-{
-	ReplicationSlotPersistentData data;
-	ReplicationSlot *slot;
-
-	making_slot = true;
-	COMPAT_CREATE_TEMPORARY_SLOT(spec->name, true);
-	slot = MyReplicationSlot;
-	memcpy(&data, &slot->data, sizeof(data));
-	replsync_slot_set_data(&data, spec);
-
-	/*
-	 * As ReplicationSlotReserveWal() (slot.c) does: a restartpoint takes this lock
-	 * before it computes what to keep, so it sees the position, or it has begun
-	 * and the test below knows.
-	 */
-	LWLockAcquire(ReplicationSlotAllocationLock, LW_EXCLUSIVE);
-	replsync_slot_publish(slot, &data);
-
-	/* Without a database ReplicationSlotCreate() took the slot for a physical one */
-	pgstat_create_replslot(slot);
-	ReplicationSlotsComputeRequiredLSN();
-	LWLockRelease(ReplicationSlotAllocationLock);
-	require_wal(spec);
-	replsync_slot_set_xmin(slot, spec->catalog_xmin);
-}
-
 /* Make a copy with exactly these values, or nothing */
 void
 replsync_slot_create(const CoreSlot *spec)
@@ -247,8 +215,9 @@ replsync_slot_create(const CoreSlot *spec)
 				 errmsg("what replication slot \"%s\" requires is no longer reserved", spec->name),
 				 errdetail("The reservation of this pass was in the way of replay.")));
 
-	make_temporary_slot(spec);
-	replsync_marker_write(spec->name, spec->marker);
+	replsync_slot_make_files(spec);
+	replsync_slot_make_entry();
+	require_wal(spec);
 
 	/*
 	 * Replay that ends logical decoding invalidates the slots it finds, so it is
@@ -268,13 +237,7 @@ replsync_slot_create(const CoreSlot *spec)
 
 	/* A restartpoint that had begun before the slot may have gone on to remove WAL meanwhile. */
 	require_wal(spec);
-	SpinLockAcquire(&MyReplicationSlot->mutex);
-	replsync_slot_set_failover(&MyReplicationSlot->data, spec);
-	MyReplicationSlot->data.persistency = RS_PERSISTENT;
-	SpinLockRelease(&MyReplicationSlot->mutex);
-	ReplicationSlotMarkDirty();
-	replsync_slot_write(MyReplicationSlot);
-	making_slot = false;
+	replsync_slot_make_name();
 	replsync_slot_release();
 	CommitTransactionCommand();
 }

@@ -37,12 +37,22 @@ extern void replsync_slot_end_update(void);
 extern void replsync_slot_drop(const CoreSlot *spec);
 extern void replsync_slot_drop_acquired(void);
 
+/* slot_make.c: a new one, step by step */
+extern void replsync_slot_make_files(const CoreSlot *spec);
+extern void replsync_slot_make_entry(void);
+extern void replsync_slot_make_name(void);
+extern void replsync_slot_end_make(void);
+extern void replsync_slot_sync_names(void);
+
 /* slot_move.c: many slots, in memory first */
 extern void replsync_slot_move(const CoreSlot *specs, int n, StringInfo out);
 extern void replsync_slot_save(const CoreSlot *spec);
 
 /* slot_save.c: the file of a slot */
 extern void replsync_slot_write(ReplicationSlot *slot);
+extern void replsync_slot_write_new(const char *dir, const ReplicationSlotPersistentData *data);
+extern void replsync_write_file(const char *path, const void *content, size_t len);
+extern void replsync_slot_note_saved(ReplicationSlot *slot, const ReplicationSlotPersistentData *data);
 extern void replsync_slot_end_save(void);
 
 /* slot_list.c: all slots, and what is known of each */
@@ -55,6 +65,7 @@ extern int replsync_slot_owner(const ReplicationSlot *slot);
 extern bool replsync_marker_read(const char *slot, char *marker);
 extern bool replsync_marker_look(int place, const char *slot, char *marker);
 extern bool replsync_marker_write(const char *slot, const char *marker);
+extern void replsync_marker_write_new(const char *dir, const char *marker);
 extern void replsync_marker_sync(const char *slot);
 
 /* slot_original.c: the slots of a primary */

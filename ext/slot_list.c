@@ -22,7 +22,8 @@
  * The marker of a copy, a file in the slot's directory: it dies with the slot, base backups
  * and pg_rewind leave it out, and RestoreSlotFromDisk() (slot.c) reads nothing but "state".
  */
-#define MARKER_PATH "pg_replslot/%s/replsync"
+#define MARKER_NAME "replsync"
+#define MARKER_PATH "pg_replslot/%s/" MARKER_NAME
 
 /* How long markers are taken to be what they were where nothing tells otherwise, in milliseconds */
 #define LOOK_AGAIN_MS 1000
@@ -194,7 +195,6 @@ replsync_marker_write(const char *slot, const char *marker)
 	char tmppath[MAXPGPATH];
 	char before[CORE_MARKER_LEN];
 	size_t len = strnlen(marker, CORE_MARKER_LEN - 1);
-	int fd;
 
 	if (replsync_marker_read(slot, before) &&
 		strlen(before) == len && memcmp(before, marker, len) == 0)
@@ -203,34 +203,22 @@ replsync_marker_write(const char *slot, const char *marker)
 	snprintf(path, sizeof(path), MARKER_PATH, slot);
 	snprintf(tmppath, sizeof(tmppath), MARKER_PATH ".tmp", slot);
 	marker_written = true;
-	fd = OpenTransientFile(tmppath, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
-	if (fd < 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not create file \"%s\": %m", tmppath)));
-	errno = 0;
-	if (write(fd, marker, len) != (ssize_t) len)
-	{
-		/* if write didn't set errno, assume that there is no space left */
-		if (errno == 0)
-			errno = ENOSPC;
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not write file \"%s\": %m", tmppath)));
-	}
-	if (pg_fsync(fd) != 0)
-		ereport(data_sync_elevel(ERROR),
-				(errcode_for_file_access(),
-				 errmsg("could not fsync file \"%s\": %m", tmppath)));
-	if (CloseTransientFile(fd) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not close file \"%s\": %m", tmppath)));
+	replsync_write_file(tmppath, marker, len);
 	if (rename(tmppath, path) != 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not rename file \"%s\" to \"%s\": %m", tmppath, path)));
 	return true;
+}
+
+/* Write the marker of a slot that is yet to be made */
+void
+replsync_marker_write_new(const char *dir, const char *marker)
+{
+	char path[MAXPGPATH];
+
+	snprintf(path, sizeof(path), "%s/" MARKER_NAME, dir);
+	replsync_write_file(path, marker, strnlen(marker, CORE_MARKER_LEN - 1));
 }
 
 /* Make sure that the marker is found again after a crash */

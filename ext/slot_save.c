@@ -31,6 +31,10 @@ typedef struct StateFile
 /* The slot that the server's own code is saving. It is MyReplicationSlot without being taken */
 static ReplicationSlot *borrowed = NULL;
 
+/* A file of the server's that was as expected: what comes before the data is the same in all of them */
+static StateFile sample;
+static bool has_sample = false;
+
 /* Give up the slot that was being saved */
 void
 replsync_slot_end_save(void)
@@ -77,8 +81,12 @@ read_state(const char *path, StateFile *file)
 	if (len == sizeof(*file) && read(fd, &more, 1) != 0)
 		len = -1;
 	CloseTransientFile(fd);
-	return len == sizeof(*file) && file->length == sizeof(file->data) &&
-		   EQ_CRC32C(checksum(file), file->checksum);
+	if (len != sizeof(*file) || file->length != sizeof(file->data) ||
+		!EQ_CRC32C(checksum(file), file->checksum))
+		return false;
+	sample = *file;
+	has_sample = true;
+	return true;
 }
 
 /* Give up a new file, with errno as it is or, if there is none, no space left */
@@ -96,29 +104,70 @@ fail_write(const char *path, int fd)
 			 errmsg("could not write file \"%s\": %m", path)));
 }
 
+/* Make a file with this content, which is on disk then; its name may not be */
+void
+replsync_write_file(const char *path, const void *content, size_t len)
+{
+	int fd = OpenTransientFile(path, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
+
+	if (fd < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create file \"%s\": %m", path)));
+	errno = 0;
+	if (write(fd, content, len) != (ssize_t) len || pg_fsync(fd) != 0)
+		fail_write(path, fd);
+	if (CloseTransientFile(fd) != 0)
+		fail_write(path, -1);
+}
+
 /* Write the file and make it durable, under its name too */
 static void
 write_state(const char *dir, const char *path, const StateFile *file)
 {
 	char tmppath[MAXPGPATH];
-	int fd;
 
 	snprintf(tmppath, sizeof(tmppath), "%s.tmp", path);
-	fd = OpenTransientFile(tmppath, O_CREAT | O_EXCL | O_WRONLY | PG_BINARY);
-	if (fd < 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not create file \"%s\": %m", tmppath)));
-	errno = 0;
-	if (write(fd, file, sizeof(*file)) != sizeof(*file) || pg_fsync(fd) != 0)
-		fail_write(tmppath, fd);
-	if (CloseTransientFile(fd) != 0 || rename(tmppath, path) != 0)
+	replsync_write_file(tmppath, file, sizeof(*file));
+	if (rename(tmppath, path) != 0)
 		fail_write(tmppath, -1);
 
 	/* After a failure nobody would know which of the files a crash brings back (CreateSlotOnDisk(), slot.c). */
 	START_CRIT_SECTION();
 	fsync_fname(dir, true);
 	END_CRIT_SECTION();
+}
+
+/* Write the file of a slot that is yet to be made */
+void
+replsync_slot_write_new(const char *dir, const ReplicationSlotPersistentData *data)
+{
+	char path[MAXPGPATH];
+	StateFile file;
+
+	/* The server has written that of the reservation, in the same pass. */
+	if (!has_sample && !read_state("pg_replslot/" REPLSYNC_RESERVATION "/state", &file))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("cannot tell what the file of a replication slot looks like"),
+				 errdetail("The one of replication slot \"%s\" is missing, or is not as expected.", REPLSYNC_RESERVATION)));
+	file = sample;
+	file.data = *data;
+	file.checksum = checksum(&file);
+	snprintf(path, sizeof(path), "%s/state", dir);
+	replsync_write_file(path, &file, sizeof(file));
+}
+
+/* Take note of what a slot has on disk; hold its mutex */
+void
+replsync_slot_note_saved(ReplicationSlot *slot, const ReplicationSlotPersistentData *data)
+{
+#if PG_VERSION_NUM >= 170000
+	slot->last_saved_confirmed_flush = data->confirmed_flush;
+#endif
+#if PG_VERSION_NUM >= 180000
+	slot->last_saved_restart_lsn = data->restart_lsn;
+#endif
 }
 
 /* Bring a slot to disk if it is dirty */
@@ -151,12 +200,7 @@ replsync_slot_write(ReplicationSlot *slot)
 		SpinLockAcquire(&slot->mutex);
 		if (!slot->just_dirtied)
 			slot->dirty = false;
-#if PG_VERSION_NUM >= 170000
-		slot->last_saved_confirmed_flush = file.data.confirmed_flush;
-#endif
-#if PG_VERSION_NUM >= 180000
-		slot->last_saved_restart_lsn = file.data.restart_lsn;
-#endif
+		replsync_slot_note_saved(slot, &file.data);
 		SpinLockRelease(&slot->mutex);
 	}
 	LWLockRelease(&slot->io_in_progress_lock);

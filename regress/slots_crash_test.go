@@ -1,9 +1,15 @@
 package regress_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -150,6 +156,132 @@ func TestPromotionWhileCopiesMove(t *testing.T) {
 		c.standby.Kill9(t)
 		c.standby.Start(t)
 		c.decode(t, c.standby)
+	})
+}
+
+// some is how many copies are made at a time.
+const some = 12
+
+// making are copies that are about to be made.
+type making struct {
+	*pair
+	slots []string
+}
+
+// create makes some slots more on the primary.
+func (m *making) create(t *testing.T) {
+	flags := "false, false"
+	if m.major >= firstFailover {
+		flags = "false, false, true"
+	}
+	for range some {
+		m.slots = append(m.slots, fmt.Sprintf("s%d", len(m.slots)))
+	}
+	m.primary.Exec(t, "select pg_create_logical_replication_slot(name, 'test_decoding', "+flags+") from unnest($1::text[]) name", m.slots[len(m.slots)-some:])
+}
+
+// kill kills the standby when so many new copies are there, and the next is half made if it can be caught so. To what is half made
+// it does what a crash of the machine may do.
+func (m *making) kill(t *testing.T, copies int) {
+	worker := m.standby.WorkerPID(t, "replsync slot worker")
+	want := len(m.slots) - some + copies
+	cluster.Eventually(t, cluster.DefaultDeadline, "copies to be made", func() bool {
+		whole, _ := m.directories(t)
+		return whole >= want
+	})
+	for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); {
+		if _, half := m.directories(t); len(half) == 0 {
+			continue
+		}
+		require.NoError(t, syscall.Kill(worker, syscall.SIGSTOP))
+		if _, half := m.directories(t); len(half) > 0 {
+			break
+		}
+		require.NoError(t, syscall.Kill(worker, syscall.SIGCONT))
+	}
+	m.standby.Kill9(t)
+	_, half := m.directories(t)
+	for _, dir := range half {
+		t.Logf("killed while %s was made", dir)
+		require.Equal(t, ".tmp", filepath.Ext(dir), "a restart removes only these")
+		for _, file := range []string{"state", "replsync"} {
+			if err := os.Truncate(filepath.Join(dir, file), 0); !errors.Is(err, fs.ErrNotExist) {
+				require.NoError(t, err)
+			}
+		}
+	}
+}
+
+// directories counts those of copies that are whole, and names the others.
+func (m *making) directories(t *testing.T) (whole int, half []string) {
+	all, err := filepath.Glob(filepath.Join(m.standby.DataDir(), "pg_replslot", "s*"))
+	require.NoError(t, err)
+	for _, dir := range all {
+		state, _ := os.Stat(filepath.Join(dir, "state"))
+		marker, _ := os.Stat(filepath.Join(dir, "replsync"))
+		switch {
+		case filepath.Ext(dir) == "" && state != nil && state.Size() > 0 && marker != nil && marker.Size() > 0:
+			whole++
+		case exists(dir):
+			half = append(half, dir)
+		}
+	}
+	return whole, half
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// Whenever the standby dies while copies are made, each is there as a whole afterwards, or not at all, and the rest follow. Those
+// that are ready at that moment are, should the standby be promoted next.
+func TestCrashWhileCopiesAreMade(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		const rounds = 4
+		slots := cluster.Setting("max_replication_slots", some*(rounds+1)+4)
+		m := &making{pair: pairOf(t, newPrimary(t, major, slots), slots, cluster.Fsync())}
+		m.primary.Exec(t, "create table t (id int)")
+		whole := func() {
+			here, there := m.standby.Slots(t), m.primary.Slots(t)
+			for name, slot := range here {
+				if slot.Temporary {
+					continue // the reservation of a pass
+				}
+				require.Contains(t, there, name)
+				require.Equal(t, there[name].RestartLSN, slot.RestartLSN, name)
+				require.Equal(t, there[name].ConfirmedFlushLSN, slot.ConfirmedFlushLSN, name)
+			}
+		}
+		for round := range rounds {
+			m.create(t)
+			m.kill(t, 1+round*some/rounds)
+			m.standby.Start(t)
+			whole()
+			m.waitReady(t, m.slots...)
+		}
+		ready := m.slots
+		m.primary.Exec(t, "insert into t values (1)")
+		m.primary.WaitReplayed(t, m.standby)
+		m.create(t)
+		m.kill(t, some/2)
+		m.primary.Kill9(t)
+		m.standby.Start(t)
+		m.standby.Promote(t)
+		here := m.standby.Slots(t)
+		for _, name := range ready {
+			require.Contains(t, here, name)
+		}
+		for name, slot := range here {
+			if slot.Plugin != "test_decoding" {
+				require.NotContains(t, ready, name)
+				continue
+			}
+			data := cluster.Query[string](t, m.standby, "select data from pg_logical_slot_peek_changes($1, null, null)", name)
+			if slices.Contains(ready, name) {
+				require.Contains(t, strings.Join(data, "\n"), "id[integer]:1", name)
+			}
+		}
 	})
 }
 

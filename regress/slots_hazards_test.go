@@ -99,6 +99,34 @@ func TestSlotFile(t *testing.T) {
 	})
 }
 
+// A copy whose directory cannot get its name leaves nothing behind, and is made when it can.
+func TestSlotDirectory(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		p := newPair(t, major, onDemand)
+		p.createSlot(t, "postgres", "fine", "test_decoding")
+		p.syncReady(t, "fine")
+		inTheWay := p.standbyFile("pg_replslot/stuck")
+		require.NoError(t, os.MkdirAll(filepath.Join(inTheWay, "file"), 0o700))
+		p.createSlot(t, "postgres", "stuck", "test_decoding")
+		p.primary.WaitReplayed(t, p.standby)
+		for range 3 {
+			row := syncSlots(t, p.standby)["stuck"]
+			require.Equal(t, "failed", row.Action)
+			require.Contains(t, row.Reason, "could not rename file")
+		}
+		require.Len(t, p.standby.Slots(t), 1)
+		left, err := filepath.Glob(p.standbyFile("pg_replslot/*.tmp"))
+		require.NoError(t, err)
+		require.Empty(t, left)
+		p.syncReady(t, "fine")
+		require.NoError(t, os.RemoveAll(inTheWay))
+		p.syncReady(t, "stuck", "fine")
+		p.standby.Kill9(t)
+		p.standby.Start(t)
+		require.Len(t, p.standby.Slots(t), 2)
+	})
+}
+
 // TestIdleTimeout: copies are not idle, whatever their consumers do on the primary.
 func TestIdleTimeout(t *testing.T) {
 	onEachVersion(t, func(t *testing.T, major int) {

@@ -6,6 +6,7 @@ package main
 import "C"
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"runtime/debug"
@@ -120,21 +121,39 @@ func (s shim) ReserveWAL(ctx context.Context, lsn host.LSN, catalogXmin host.XID
 	return s.do(ctx, C.CORE_SLOT_RESERVE, slotToC(host.Slot{RestartLSN: lsn, CatalogXmin: catalogXmin}))
 }
 
-// each makes one call for each slot.
-func (s shim) each(ctx context.Context, kind int32, slots []host.Slot) []error {
+// start puts a call for each slot into the queue.
+func (s shim) start(kind int32, slots []host.Slot) []queue.Started {
 	data := make([][]byte, len(slots))
 	for i, slot := range slots {
 		data[i] = slotToC(slot)
 	}
-	errs := make([]error, len(slots))
-	for i, call := range s.queue.Start(kind, data...) {
+	return s.queue.Start(kind, data...)
+}
+
+// each makes one call for each slot.
+func (s shim) each(ctx context.Context, kind int32, slots []host.Slot) []error {
+	return waitAll(ctx, s.start(kind, slots))
+}
+
+func waitAll(ctx context.Context, calls []queue.Started) []error {
+	errs := make([]error, len(calls))
+	for i, call := range calls {
 		_, errs[i] = call.Wait(ctx)
 	}
 	return errs
 }
 
+// CreateSlots implements host.Host. The calls are followed by the one that brings all to disk whether they are waited for or not.
 func (s shim) CreateSlots(ctx context.Context, slots []host.Slot) []error {
-	return s.each(ctx, C.CORE_SLOT_CREATE, slots)
+	calls := s.start(C.CORE_SLOT_CREATE, slots)
+	durable := s.queue.Start(C.CORE_SLOT_SYNC, nil)
+	errs := waitAll(ctx, calls)
+	if _, err := durable[0].Wait(ctx); err != nil {
+		for i := range errs {
+			errs[i] = cmp.Or(errs[i], err)
+		}
+	}
+	return errs
 }
 
 func (s shim) UpdateSlot(ctx context.Context, slot host.Slot) error {

@@ -53,7 +53,8 @@ type Host interface {
 	// It must be released before the pass ends.
 	ReserveWAL(ctx context.Context, lsn LSN, catalogXmin XID) error
 
-	// CreateSlots makes persistent logical slots, each with exactly these values, or not at all. Each fails with
+	// CreateSlots makes persistent logical slots, each with exactly these values, or not at all. Those that do not fail are on disk
+	// when it returns. Each needs that something is reserved (ReserveWAL), and fails with
 	// ErrCode "58P01" (undefined_file) if WAL from RestartLSN is not here, "3D000" if the database is not here
 	// (yet), "42710" if the name is taken, "53400" if no slot is free, "55000" once this server is being promoted.
 	CreateSlots(ctx context.Context, slots []Slot) []error
