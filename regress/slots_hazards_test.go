@@ -248,7 +248,8 @@ func TestLeaving(t *testing.T) {
 		p.primary.Exec(t, "create database app")
 		p.primary.Exec(t, "create role repl login replication")
 		p.createSlot(t, "app", "s", "test_decoding")
-		p.waitReady(t, "s")
+		p.createSlot(t, "app", "extra", "test_decoding")
+		p.waitReady(t, "s", "extra")
 
 		// A database with slots can be a template while the worker runs. The one that the worker connects to cannot.
 		p.primary.Exec(t, "create database copy template app")
@@ -281,15 +282,47 @@ func TestLeaving(t *testing.T) {
 		requireError(t, err, "55000", "replsync is not loaded")
 		_, err = p.standby.TryExec(background(t), "select replsync.failover_check()")
 		requireError(t, err, "55000", "replsync is not loaded")
+		_, err = p.standby.TryExec(background(t), "select pg_drop_replication_slot('extra')")
+		if major >= firstFailover {
+			requireError(t, err, "55000", "cannot drop replication slot")
+		} else {
+			require.NoError(t, err)
+			p.requireCopies(t, "s")
+		}
 		p.standby.AppendConf(t, map[string]string{"shared_preload_libraries": "replsync"})
 		p.standby.Restart(t)
 		p.primary.WaitFeedback(t, p.standby)
 		p.move(t, "app", "s")
-		p.waitReady(t, "s")
+		p.createSlot(t, "app", "late", "test_decoding")
+		p.waitReady(t, "s", "extra", "late")
 
-		// The way to leave.
+		// A part goes: what only it held on the primary is free.
+		p.standby.Set(t, "replsync.slots", "s")
+		for _, name := range []string{"extra", "late"} {
+			waitState(t, p.standby, name, "waiting", "not_wanted")
+		}
+		_, err = p.standby.TryExec(background(t), "select replsync.drop_slots()")
+		requireError(t, err, "55000", "\"s\" is still to be kept")
+		p.requireCopies(t, "s", "extra", "late")
+		held := *p.standby.Slots(t)["extra"].CatalogXmin
+		for _, name := range []string{"extra", "late"} {
+			require.Equal(t, 1, cluster.QueryOne[int](t, p.standby, "select replsync.drop_slots($1)", name))
+			p.dropSlot(t, name)
+		}
+		p.requireCopies(t, "s")
+		cluster.Eventually(t, cluster.DefaultDeadline, "the primary to hold no more than the other copy needs", func() bool {
+			p.move(t, "app", "s")
+			p.waitReady(t, "s")
+			p.standby.Reload(t)
+			return *p.primary.Slots(t)[p.standby.Slot].CatalogXmin > held
+		})
+
+		// The way to leave, just after a copy was made.
+		p.standby.Unset(t, "replsync.slots")
+		p.createSlot(t, "app", "last", "test_decoding")
+		p.waitReady(t, "s", "last")
 		p.standby.Set(t, "replsync.sync_slots", "off")
-		require.Equal(t, 1, cluster.QueryOne[int](t, p.standby, "select replsync.drop_slots()"))
+		require.Equal(t, 2, cluster.QueryOne[int](t, p.standby, "select replsync.drop_slots()"))
 		p.requireCopies(t)
 		require.Empty(t, slotStatus(t, p.standby))
 		p.standby.Reload(t)
@@ -298,6 +331,7 @@ func TestLeaving(t *testing.T) {
 		})
 		p.primary.Exec(t, "drop database copy")
 		p.dropSlot(t, "s")
+		p.dropSlot(t, "last")
 		p.primary.Exec(t, "drop database app")
 		p.primary.Exec(t, "drop extension replsync")
 		p.primary.WaitReplayed(t, p.standby)
