@@ -72,7 +72,6 @@ extern void replsync_marker_sync(const char *slot);
 extern void replsync_mark_originals(void);
 
 /* slot_xmin.c: which catalog rows the slots hold */
-extern int replsync_running_version(void);
 extern void replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin);
 
 /* slot_wal.c: what the slots hold here, and where this server stands */
@@ -84,6 +83,7 @@ extern bool replsync_is_running_xacts(XLogRecPtr lsn);
 extern bool replsync_restartpoint_is_running(void);
 extern void replsync_check_standby(void);
 extern bool replsync_logical_decoding_possible(void);
+extern int replsync_running_version(void);
 extern void replsync_recovery_state(CoreRecovery *out);
 extern void replsync_request_feedback(void);
 

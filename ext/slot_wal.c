@@ -20,6 +20,7 @@
 #include "replication/walreceiver.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 #if PG_VERSION_NUM >= 190000
 #include "replication/logicalctl.h"
@@ -297,6 +298,17 @@ replsync_logical_decoding_possible(void)
 	pfree(control);
 	return possible;
 #endif
+}
+
+/* Return the version of the running server; behaviour can depend on the minor */
+int
+replsync_running_version(void)
+{
+	static int version = 0;
+
+	if (version == 0)
+		version = atoi(GetConfigOption("server_version_num", false, false));
+	return version;
 }
 
 /* Describe where this server stands */

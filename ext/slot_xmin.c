@@ -7,21 +7,9 @@
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
 #include "storage/spin.h"
-#include "utils/guc.h"
 
 #include "compat.h"
 #include "slot.h"
-
-/* Return the version of the running server; behaviour can depend on the minor */
-int
-replsync_running_version(void)
-{
-	static int version = 0;
-
-	if (version == 0)
-		version = atoi(GetConfigOption("server_version_num", false, false));
-	return version;
-}
 
 /*
  * Which lock is to be taken first? The commit "Fix a race condition in updating

@@ -304,3 +304,46 @@ func TestPlannedDropAfterPromotion(t *testing.T) {
 		require.NotContains(t, p.standby.Slots(t), "s")
 	})
 }
+
+// The same in between: a promotion was asked for, and recovery goes on for as long as what is left to replay takes. A query here
+// holds that up.
+func TestPlannedDropDuringPromotion(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		p := newPair(t, major, cluster.Settings(map[string]string{
+			"max_standby_streaming_delay": "-1", "max_standby_archive_delay": "-1",
+		}))
+		p.primary.Exec(t, `create function selftest_start(text) returns integer language c as 'replsync_selftest';
+			create table locked (id int)`)
+		p.createSlot(t, "postgres", "s", "test_decoding")
+		p.waitReady(t, "s")
+		p.primary.WaitReplayed(t, p.standby)
+		query := p.standby.Connect(t)
+		_, err := query.Exec(background(t), "begin; select * from locked")
+		require.NoError(t, err)
+		p.standby.Exec(t, "select pg_wal_replay_pause()")
+		cluster.Eventually(t, cluster.DefaultDeadline, "replay to be paused", func() bool {
+			return cluster.QueryOne[string](t, p.standby, "select pg_get_wal_replay_pause_state()") == "paused"
+		})
+		p.primary.Exec(t, "truncate locked")
+		p.waitReceived(t)
+		p.primary.Kill9(t)
+
+		p.standby.Exec(t, "select pg_promote(false)")
+		cluster.Eventually(t, cluster.DefaultDeadline, "the promotion to wait for replay, which waits for the query", func() bool {
+			return cluster.QueryOne[bool](t, p.standby, "select exists (select from pg_locks where not granted and relation = 'locked'::regclass)")
+		})
+		_, err = p.standby.TryExec(background(t), "select pg_wal_replay_pause()")
+		requireError(t, err, "55000", "standby promotion is ongoing")
+		mark := p.standby.LogMark()
+		p.standby.Exec(t, "select selftest_start('plan s')")
+		p.standby.WaitLog(t, mark, `selftest drop s planned: 55000 replication slots cannot be synchronized while the server is being promoted`)
+		require.True(t, cluster.QueryOne[bool](t, p.standby, "select pg_is_in_recovery()"))
+		_, err = query.Exec(background(t), "commit")
+		require.NoError(t, err)
+		cluster.Eventually(t, cluster.DefaultDeadline, "the end of the promotion", func() bool {
+			return !cluster.QueryOne[bool](t, p.standby, "select pg_is_in_recovery()")
+		})
+		require.Equal(t, "test_decoding", p.standby.Slots(t)["s"].Plugin)
+		p.standby.Exec(t, "select pg_logical_slot_peek_changes('s', null, null)")
+	})
+}

@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -28,7 +29,7 @@ selftest_start(PG_FUNCTION_ARGS)
 	strlcpy(worker.bgw_function_name, "replsync_worker_main", BGW_MAXLEN);
 	snprintf(worker.bgw_extra, BGW_EXTRALEN, "selftest:%s", text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_start_time = RecoveryInProgress() ? BgWorkerStart_ConsistentState : BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
 	worker.bgw_notify_pid = MyProcPid;

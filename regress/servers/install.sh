@@ -39,7 +39,9 @@ install_into() {
 		[ ! -e "$repository/$file" ] || cp -a "$repository/$file" "$build/"
 	done
 	find "$build" \( -name '*.o' -o -name '*.bc' \) -delete
-	cp "$repository"/replsync_core*.so "$repository/regress/selftest/selftest.c" "$build/"
+	cp "$repository"/replsync_core*.so "$build/"
+	mkdir -p "$build/regress/selftest"
+	cp "$repository"/regress/selftest/{selftest,xmin}.c "$build/regress/selftest/"
 
 	# The server's headers are system headers here: what the flags find in
 	# them is not ours to mend.
@@ -58,7 +60,8 @@ install_into() {
 	if [ -f "$build/replsync_core_selftest.so" ]; then
 		install -m 755 "$build/replsync_core_selftest.so" "$root$pkglibdir/"
 		# shellcheck disable=SC2086 # flags
-		"${in_root[@]}" gcc -shared -fPIC -Wall $copt -o "$pkglibdir/replsync_selftest.so" "$inside/selftest.c"
+		"${in_root[@]}" gcc -shared -fPIC -Wall $copt -o "$pkglibdir/replsync_selftest.so" \
+			"$inside/regress/selftest/selftest.c" "$inside/regress/selftest/xmin.c"
 	fi
 	say "installed into PostgreSQL $major: $root$pkglibdir"
 }

@@ -31,6 +31,8 @@ func addSelftest(k map[string]work) {
 			return selftestHandlers(ctx, h)
 		case "drop":
 			return selftestDrop(ctx, h, number)
+		case "plan":
+			return selftestPlannedDrop(ctx, h, number)
 		}
 		return host.Errorf("22023", "unknown self-test %q", name)
 	}
@@ -66,23 +68,32 @@ func selftestErrors(ctx context.Context, h host.Host, n int) error {
 
 // selftestDrop drops a slot: as a pass does that has not noticed a promotion, then as the settling after one.
 func selftestDrop(ctx context.Context, h host.Host, slot string) error {
-	said := func(err error) string {
-		if err == nil {
-			return "dropped"
-		}
-		return host.Describe(err).SQLState + " " + host.Describe(err).Text
+	if err := logDrop(ctx, h, slot, "planned", h.DropSlots(ctx, []string{slot})[0]); err != nil {
+		return err
 	}
-	planned := func(ctx context.Context, slot string) error { return h.DropSlots(ctx, []string{slot})[0] }
-	for _, drop := range []struct {
-		name string
-		do   func(context.Context, string) error
-	}{{"planned", planned}, {"promoted", h.DropPromoted}} {
-		if err := logf(ctx, h, "selftest drop %s %s: %s", slot, drop.name, said(drop.do(ctx, slot))); err != nil {
-			return err
-		}
+	if err := logDrop(ctx, h, slot, "promoted", h.DropPromoted(ctx, slot)); err != nil {
+		return err
 	}
 	_, err := h.Nap(ctx, -1, host.Napping)
 	return err
+}
+
+// selftestPlannedDrop does only the first.
+func selftestPlannedDrop(ctx context.Context, h host.Host, slot string) error {
+	if err := logDrop(ctx, h, slot, "planned", h.DropSlots(ctx, []string{slot})[0]); err != nil {
+		return err
+	}
+	_, err := h.Nap(ctx, -1, host.Napping)
+	return err
+}
+
+// logDrop says what became of a drop.
+func logDrop(ctx context.Context, h host.Host, slot, name string, err error) error {
+	outcome := "dropped"
+	if err != nil {
+		outcome = host.Describe(err).SQLState + " " + host.Describe(err).Text
+	}
+	return logf(ctx, h, "selftest drop %s %s: %s", slot, name, outcome)
 }
 
 // selftestPanic panics in a goroutine of its own and in the work itself.
