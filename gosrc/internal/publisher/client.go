@@ -16,6 +16,7 @@ import (
 // Versions in which the server's behaviour changed.
 const (
 	oldestMajor       = 10
+	firstHash         = 11 // hashint8extended()
 	firstSequenceData = 18 // pg_get_sequence_data()
 	firstLightRead    = 19 // it opens a sequence with an AccessShareLock
 )
@@ -23,6 +24,9 @@ const (
 // maxReads is after how many different sequences a session gives way to a new one: a server process keeps what it has looked
 // up of each in its caches, about 3 kB, for as long as it lives.
 const maxReads = 15000
+
+// catalogBytes is of pg_class with some ten relations for each sequence: to read more of it takes longer than it saves.
+const catalogBytes = 2048
 
 // lockTimeout is how long a batch waits for a sequence that is being altered or dropped, if the statement may take that long.
 const lockTimeout = 2 * time.Second
@@ -32,6 +36,7 @@ type Options struct {
 	RemoteTimeout time.Duration // for one statement; 0 is no bound
 	FirstTimeout  time.Duration // for the first statements, whose answer takes no work, if that is shorter
 	MaxReads      int           // of sequences by one session; 0: as measured
+	CatalogBytes  int           // of pg_class for each sequence, up to which it is read to see what has changed; 0: as measured
 }
 
 // firstTimeout is how long it takes to notice that a server does not answer at all.
@@ -66,6 +71,9 @@ func New(connect remote.Connect, opts Options) *Client {
 	if opts.MaxReads <= 0 {
 		opts.MaxReads = maxReads
 	}
+	if opts.CatalogBytes <= 0 {
+		opts.CatalogBytes = catalogBytes
+	}
 	return &Client{session: remote.New(connect, remote.Server{At: "of the publisher"}), opts: opts, known: newKnown()}
 }
 
@@ -99,6 +107,9 @@ func (c *Client) Mark(ctx context.Context) (Mark, error) {
 		return Mark{}, err
 	}
 	c.mark = mark
+	if err := c.readCatalogs(ctx); err != nil {
+		return Mark{}, err
+	}
 	return mark, nil
 }
 

@@ -2,84 +2,231 @@ package publisher
 
 import (
 	"context"
+	"fmt"
 	"hash/maphash"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 	"github.com/replsync/replsync/gosrc/internal/remote"
 )
 
-// known has the oids under which sequences were found. To read by oid takes the publisher half the time that looking their
-// names up does. An oid is a guess, which the statement checks: what is not there under its name is looked up. Names are
-// kept as hashes, since 100 000 of them would be most of the worker's memory; two of the same hash are looked up each time.
+// known has what was found of sequences. To read by oid takes the publisher half the time that looking their names up does,
+// and half of that again where the catalogs are known to be the same, so that nothing but positions is to be read. An oid is a
+// guess otherwise, which the statement checks: what is not there under its name is looked up. Names are kept as hashes,
+// since 100 000 of them would be most of the worker's memory.
 type known struct {
-	seed maphash.Seed
-	oids map[uint64]uint32
+	seed, second maphash.Seed
+	sequences    map[uint64]knownSequence
+	definitions  []host.SequenceDefinition
+	numbers      map[host.SequenceDefinition]uint32 // of the definitions
+	catalogs     string                             // the digest of them, and of where they are
+	version      uint32                             // of the catalogs; 0: it is not known whether they have changed
+	versions     uint32                             // how many there were
+}
+
+// knownSequence is what was found of a sequence. Its definition is that of one version of the catalogs.
+type knownSequence struct {
+	check      uint32 // of the name, whose first hash may be another one's too
+	oid        uint32
+	version    uint32
+	definition uint32
 }
 
 func newKnown() known {
-	return known{maphash.MakeSeed(), make(map[uint64]uint32)}
+	return known{
+		seed: maphash.MakeSeed(), second: maphash.MakeSeed(),
+		sequences: make(map[uint64]knownSequence), numbers: make(map[host.SequenceDefinition]uint32),
+	}
 }
 
-func (k *known) find(n host.SequenceName) uint32 { return k.oids[maphash.Comparable(k.seed, n)] }
+func (k *known) key(n host.SequenceName) (key uint64, check uint32) {
+	return maphash.Comparable(k.seed, n), uint32(maphash.String(k.second, n.Name))
+}
 
-// put remembers an oid; 0 forgets it.
-func (k *known) put(n host.SequenceName, oid uint32) {
-	key := maphash.Comparable(k.seed, n)
-	if oid == 0 {
-		delete(k.oids, key)
-	} else {
-		k.oids[key] = oid
+func (k *known) find(n host.SequenceName) (knownSequence, bool) {
+	key, check := k.key(n)
+	s, ok := k.sequences[key]
+	return s, ok && s.check == check
+}
+
+// isCurrent tells whether all of what was found is still so.
+func (k *known) isCurrent(s knownSequence) bool { return k.version != 0 && s.version == k.version }
+
+// put remembers a sequence; only one without a problem keeps it as long as the catalogs do.
+func (k *known) put(n host.SequenceName, oid uint32, v *Value) {
+	key, check := k.key(n)
+	s := knownSequence{check: check, oid: oid}
+	if v.Problem == None {
+		s.version, s.definition = k.version, k.number(v.Definition)
+	}
+	k.sequences[key] = s
+}
+
+// forget forgets the oid of a sequence.
+func (k *known) forget(n host.SequenceName) {
+	key, _ := k.key(n)
+	delete(k.sequences, key)
+}
+
+func (k *known) number(d host.SequenceDefinition) uint32 {
+	n, ok := k.numbers[d]
+	if !ok {
+		n = uint32(len(k.definitions))
+		k.numbers[d] = n
+		k.definitions = append(k.definitions, d)
+	}
+	return n
+}
+
+// see takes in what the catalogs are like; empty if that is not known.
+func (k *known) see(catalogs string) {
+	switch {
+	case catalogs == "":
+		k.version = 0
+	case catalogs != k.catalogs:
+		k.catalogs = catalogs
+		k.versions++
+		k.version = k.versions
+	default:
+		k.version = k.versions
 	}
 }
 
 // trim forgets all once most of it is about sequences that are not read any more.
 func (k *known) trim(read int) {
-	if len(k.oids) > 2*read+1000 {
-		clear(k.oids)
+	if most := 2*read + 1000; len(k.sequences) > most || len(k.definitions) > most {
+		clear(k.sequences)
+		clear(k.numbers)
+		k.definitions = nil
 	}
 }
 
-// readKnown reads the sequences whose oids are known, and returns those that are still to be read.
+// readCatalogs finds out whether what is known of sequences is still so.
+func (c *Client) readCatalogs(ctx context.Context) error {
+	if len(c.known.sequences) == 0 || c.major < firstHash || c.mark.InRecovery {
+		c.known.see("")
+		return nil
+	}
+	var digest *string
+	err := c.do(ctx, "read the catalogs", func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, catalogsSQL, pgx.QueryExecModeCacheStatement, len(c.known.sequences)*c.opts.CatalogBytes)
+		if err != nil {
+			return err
+		}
+		_, err = pgx.ForEachRow(rows, []any{&digest}, func() error { return nil })
+		return err
+	})
+	if err != nil || digest == nil {
+		c.known.see("")
+		return err
+	}
+	c.known.see(fmt.Sprintf("%s %d %d", *digest, c.mark.SystemIdentifier, c.mark.Timeline))
+	return nil
+}
+
+// readKnown reads the sequences of which enough is known, and returns those that are still to be read.
 func (c *Client) readKnown(ctx context.Context, b *batch) ([]int, error) {
-	all, oids := make([]int, len(b.names)), make([]uint32, len(b.names))
-	some := false
+	which, found := make([]int, len(b.names)), make([]knownSequence, len(b.names))
 	for i, n := range b.names {
-		all[i], oids[i] = i, c.known.find(n)
-		some = some || oids[i] != 0
+		which[i] = i
+		found[i], _ = c.known.find(n)
 	}
 	// A standby has to be asked more than that.
-	if !some || c.mark.InRecovery {
-		return all, nil
+	if c.mark.InRecovery {
+		return which, nil
+	}
+	which, err := c.readByOID(ctx, b, which, found, c.known.isCurrent, c.readCurrent)
+	if err != nil {
+		return nil, err
+	}
+	return c.readByOID(ctx, b, which, found, func(s knownSequence) bool { return s.oid != 0 }, c.readNamed)
+}
+
+// numbered is what is known of the sequences of a batch that have these numbers.
+type numbered struct {
+	which []int
+	oids  []uint32
+	known []knownSequence // of the whole batch
+}
+
+// readByOID reads those of some sequences of which enough is known, and returns those that are still to be read.
+func (c *Client) readByOID(ctx context.Context, b *batch, which []int, found []knownSequence, enough func(knownSequence) bool,
+	f func(ctx context.Context, conn *pgx.Conn, b *batch, some *numbered) error,
+) ([]int, error) {
+	some := numbered{known: found, which: make([]int, 0, len(which)), oids: make([]uint32, 0, len(which))}
+	for _, n := range which {
+		if enough(found[n]) {
+			some.which, some.oids = append(some.which, n), append(some.oids, found[n].oid)
+		}
+	}
+	if len(some.which) == 0 {
+		return which, nil
 	}
 	var refused *pgconn.PgError
 	err := c.do(ctx, "read the sequences", func(ctx context.Context, conn *pgx.Conn) error {
-		err := c.readOIDs(ctx, conn, b, oids)
+		err := f(ctx, conn, b, &some)
 		refused = ofOne(err)
 		return err
 	})
 	switch {
 	case err == nil:
-		return slices.DeleteFunc(all, func(i int) bool { return b.values[i].Definition.Type != 0 }), nil
+		return slices.DeleteFunc(which, func(n int) bool { return b.values[n].Definition.Type != 0 }), nil
 	case refused == nil:
 		return nil, err
 	}
 	// One of them may be gone, or locked: all are looked up, which finds out.
-	clear(b.values)
-	if refused.Code == codeLockTimeout {
-		return c.leaveLocked(ctx, b, all)
+	for _, n := range some.which {
+		b.values[n] = Value{}
 	}
-	return all, nil
+	if refused.Code == codeLockTimeout {
+		return c.leaveLocked(ctx, b, which)
+	}
+	return which, nil
 }
 
-// readOIDs fills in the values of the sequences that have their oids and names.
-func (c *Client) readOIDs(ctx context.Context, conn *pgx.Conn, b *batch, oids []uint32) error {
+// readCurrent fills in the values of sequences of which only the positions can have changed.
+func (c *Client) readCurrent(ctx context.Context, conn *pgx.Conn, b *batch, some *numbered) error {
+	rows, err := conn.Query(ctx, currentSQL(c.major), pgx.QueryExecModeCacheStatement, some.oids)
+	if err != nil {
+		return err
+	}
+	var last []pgtype.Int8
+	var uncalled []int64
+	_, err = pgx.ForEachRow(rows, []any{&last, &uncalled}, func() error { return nil })
+	if err != nil {
+		return err
+	}
+	if len(last) != len(some.which) {
+		return fmt.Errorf("asked for %d sequences, got %d", len(some.which), len(last))
+	}
+	fill := func(i int, p host.SequencePosition) {
+		n := some.which[i]
+		b.values[n] = Value{Definition: c.known.definitions[some.known[n].definition], Position: p}
+	}
+	for i := range last {
+		if last[i].Valid {
+			fill(i, host.SequencePosition{LastValue: last[i].Int64, IsCalled: true})
+		}
+	}
+	for _, ord := range uncalled {
+		i := int(ord) - 1
+		fill(i, host.SequencePosition{LastValue: last[i].Int64})
+		if !last[i].Valid {
+			b.uncalled = append(b.uncalled, some.which[i])
+		}
+	}
+	return nil
+}
+
+// readNamed fills in the values of the sequences that have their oids and names.
+func (c *Client) readNamed(ctx context.Context, conn *pgx.Conn, b *batch, some *numbered) error {
 	// The plan suits any oids, so that the session keeps it.
-	rows, err := conn.Query(ctx, knownSQL(c.major), pgx.QueryExecModeCacheStatement, oids)
+	rows, err := conn.Query(ctx, knownSQL(c.major), pgx.QueryExecModeCacheStatement, some.oids)
 	if err != nil {
 		return err
 	}
@@ -92,16 +239,20 @@ func (c *Client) readOIDs(ctx context.Context, conn *pgx.Conn, b *batch, oids []
 		&ord, &name, &readable, &typ, &v.Definition.Start, &v.Definition.Increment, &v.Definition.Min, &v.Definition.Max,
 		&v.Definition.Cycle, &isNull, &v.Position.LastValue, &v.Position.IsCalled,
 	}, func() error {
-		if ord--; !isQuoted(name, b.names[ord]) {
+		n := some.which[ord-1]
+		if !isQuoted(name, b.names[n]) {
 			return nil
 		}
 		v.Definition.Type = host.OID(typ)
 		switch {
 		case !readable:
-			b.values[ord] = Value{Definition: v.Definition, Problem: NoRight}
-		case !isNull:
-			b.values[ord] = v
+			b.values[n] = Value{Definition: v.Definition, Problem: NoRight}
+		case isNull:
+			return nil
+		default:
+			b.values[n] = v
 		}
+		c.known.put(b.names[n], some.oids[ord-1], &b.values[n])
 		return nil
 	})
 	return err

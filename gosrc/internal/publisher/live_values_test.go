@@ -100,10 +100,10 @@ func testRights(t *testing.T, s *server) {
 }
 
 // testKnown changes sequences that were read before.
-func testKnown(t *testing.T, s *server) {
+func testKnown(t *testing.T, s *server, opts publisher.Options) {
 	s.exec(t, "CREATE SCHEMA k", "CREATE SCHEMA l",
 		`DO $$ BEGIN FOR i IN 1..6 LOOP EXECUTE format('CREATE SEQUENCE k.s%s', i); PERFORM setval(format('k.s%s', i), i); END LOOP; END $$`)
-	c := s.client(t, "postgres", publisher.Options{})
+	c := s.client(t, "postgres", opts)
 	var names []host.SequenceName
 	for i := range 7 {
 		names = append(names, name("k", fmt.Sprintf("s%d", i+1)))
@@ -120,8 +120,9 @@ func testKnown(t *testing.T, s *server) {
 		want[i] = publisher.Value{Definition: bigint(), Position: at(int64(i+1), true)}
 	}
 	want[6] = publisher.Value{Problem: publisher.Missing}
-	require.Equal(t, want, read())
-	require.Equal(t, want, read())
+	for range 3 {
+		require.Equal(t, want, read())
+	}
 
 	s.exec(t, "SELECT setval('k.s1', 10)", "SELECT setval('k.s2', 20, false)",
 		"DROP SEQUENCE k.s3", "CREATE SEQUENCE k.s3 START 30", // another one of that name
@@ -138,8 +139,9 @@ func testKnown(t *testing.T, s *server) {
 		{Definition: two, Position: at(6, true)},
 		{Definition: bigint(), Position: at(4, true)},
 	}
-	require.Equal(t, want, read())
-	require.Equal(t, want, read())
+	for range 3 {
+		require.Equal(t, want, read())
+	}
 
 	s.exec(t, "ALTER SEQUENCE k.s1 SET SCHEMA l")
 	want[0] = publisher.Value{Problem: publisher.Missing}
@@ -151,6 +153,7 @@ func testKnown(t *testing.T, s *server) {
 	require.Equal(t, slices.Repeat([]publisher.Value{{Problem: publisher.Missing}}, 7), read())
 	s.exec(t, "ALTER SCHEMA m RENAME TO k")
 	require.Equal(t, want, read())
+	s.exec(t, "DROP SCHEMA k CASCADE", "DROP SCHEMA l CASCADE")
 }
 
 // testBatch reads around the sizes of a batch, with one that cannot be read in any place.

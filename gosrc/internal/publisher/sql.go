@@ -68,6 +68,43 @@ SELECT r.ord, r.oid, r.relkind, r.may_select, r.may_use_schema, r.no_content,
         OFFSET 0) AS r` + data
 }
 
+// catalogsSQL digests the versions of the rows that say what sequences there are, unless pg_class is larger than $1. Temporary ones
+// come and go. What an update leaves has another xmin, and a sequence has the oid of none before it.
+const catalogsSQL = `
+SELECT CASE WHEN pg_catalog.pg_relation_size('pg_catalog.pg_class'::pg_catalog.regclass) <= $1::pg_catalog.int8 THEN (
+         WITH class AS (
+                  SELECT count(*) FILTER (WHERE c.relpersistence <> 't') AS count,
+                         sum(pg_catalog.hashint8extended(c.oid::pg_catalog.int8 << 32 | c.xmin::pg_catalog.text::pg_catalog.int8, 0))
+                         FILTER (WHERE c.relpersistence <> 't') AS sum,
+                         pg_catalog.array_agg(c.oid) FILTER (WHERE c.relpersistence = 't') AS temporary
+                    FROM pg_catalog.pg_class AS c
+                   WHERE c.relkind = 'S'
+              )
+         SELECT pg_catalog.concat(class.count, ' ', class.sum, ' ',
+                  (SELECT sum(pg_catalog.hashint8extended(s.seqrelid::pg_catalog.int8 << 32 | s.xmin::pg_catalog.text::pg_catalog.int8, 1))
+                     FROM pg_catalog.pg_sequence AS s
+                    WHERE (s.seqrelid = ANY (class.temporary)) IS NOT TRUE), ' ',
+                  (SELECT sum(pg_catalog.hashint8extended(n.oid::pg_catalog.int8 << 32 | n.xmin::pg_catalog.text::pg_catalog.int8, 2))
+                     FROM pg_catalog.pg_namespace AS n))
+           FROM class)
+       END`
+
+// currentSQL reads nothing but the positions of sequences: that they are there, and what they are, is known. $1: oids. It has them
+// in one row: the last values, in the order of the oids, and the numbers of those that are not called. Of one that is not
+// called a server before 18 does not tell the value; that of another one is NULL where there is more to know.
+func currentSQL(major int) string {
+	position, last, uncalled := `pg_catalog.pg_get_sequence_data(i.oid)`, `(r.position).last_value`, `NOT (r.position).is_called`
+	if major < firstSequenceData {
+		position, last, uncalled = `pg_catalog.pg_sequence_last_value(i.oid)`, `r.position`, `r.position IS NULL`
+	}
+	return `
+SELECT pg_catalog.array_agg(` + last + `), pg_catalog.array_agg(r.ord) FILTER (WHERE ` + uncalled + `)
+  FROM (SELECT i.ord, ` + position + ` AS position
+          FROM unnest($1::pg_catalog.oid[]) WITH ORDINALITY AS i(oid, ord)
+         ORDER BY i.ord
+        OFFSET 0) AS r`
+}
+
 // knownSQL reads sequences by their oids, in a session with an empty search_path: the name that a regclass is shown with has its
 // schema then. $1: oids. Of one that is called, or from 18 on of any, it has the position.
 func knownSQL(major int) string {
@@ -81,7 +118,6 @@ SELECT r.ord, r.name, r.readable, s.seqtypid::pg_catalog.int8, s.seqstart, s.seq
   FROM (SELECT i.ord, i.oid, i.oid::pg_catalog.regclass::pg_catalog.text AS name,
                coalesce(pg_catalog.has_sequence_privilege(i.oid, 'SELECT'), false) AS readable
           FROM unnest($1::pg_catalog.oid[]) WITH ORDINALITY AS i(oid, ord)
-         WHERE i.oid <> 0
         OFFSET 0) AS r
   JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = r.oid
   LEFT JOIN LATERAL (` + position + `) AS p(last_value, is_called) ON r.readable`

@@ -32,6 +32,12 @@ func (c *Client) Values(ctx context.Context, names []host.SequenceName) ([]Value
 	if err != nil {
 		return nil, err
 	}
+	for _, n := range b.uncalled {
+		if values[n].Problem != None {
+			// The catalogs have more to say about that.
+			c.known.forget(names[n])
+		}
+	}
 	return values, nil
 }
 
@@ -139,7 +145,7 @@ func (c *Client) leaveLocked(ctx context.Context, b *batch, which []int) ([]int,
 func (c *Client) readCatalog(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error {
 	for _, n := range which {
 		b.values[n] = Value{Problem: Missing}
-		c.known.put(b.names[n], 0)
+		c.known.forget(b.names[n])
 	}
 	schemas, names := b.columns(which)
 	rows, err := query(ctx, conn, valuesSQL(c.major), schemas, names)
@@ -151,7 +157,7 @@ func (c *Client) readCatalog(ctx context.Context, conn *pgx.Conn, b *batch, whic
 	_, err = pgx.ForEachRow(rows, row.columns(), func() error {
 		n := which[row.ord-1]
 		b.values[n] = row.value(c.major)
-		c.known.put(b.names[n], uint32(row.oid))
+		c.known.put(b.names[n], uint32(row.oid), &b.values[n])
 		if b.values[n].Problem == None && row.last == nil {
 			uncalled = append(uncalled, n)
 		}

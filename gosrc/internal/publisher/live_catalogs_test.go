@@ -1,0 +1,88 @@
+package publisher_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/publisher"
+)
+
+// testCatalogs looks when the catalogs are read again: after each change that may concern the sequences, and no other.
+func testCatalogs(t *testing.T, s *server) {
+	s.exec(t, "CREATE SCHEMA c", "GRANT USAGE ON SCHEMA c TO reader", "CREATE SEQUENCE c.one", "CREATE SEQUENCE c.two", "SELECT setval('c.one', 5), setval('c.two', 6)",
+		"CREATE ROLE readers", "GRANT SELECT ON SEQUENCE c.one TO reader", "GRANT SELECT ON SEQUENCE c.two TO readers", "GRANT readers TO reader")
+	c := s.client(t, "reader", publisher.Options{CatalogBytes: 1 << 30})
+	watch := s.session(t)
+	names := []host.SequenceName{name("c", "one"), name("c", "two")}
+	// read tells what was read, and whether that were the positions alone. Before 18 those that are not called are read as tables.
+	read := func() (values []publisher.Value, alone bool) {
+		_, err := c.Mark(t.Context())
+		require.NoError(t, err)
+		values, err = c.Values(t.Context(), names)
+		require.NoError(t, err)
+		require.NoError(t, watch.QueryRow(t.Context(),
+			"SELECT query ~ 'array_agg|^SELECT 1, last_value' FROM pg_stat_activity WHERE pid = $1", c.PIDForTest()).Scan(&alone))
+		return values, alone
+	}
+	settle := func() []publisher.Value {
+		for range 3 {
+			if values, alone := read(); alone {
+				return values
+			}
+		}
+		t.Fatal("the catalogs are read each time")
+		return nil
+	}
+	one := publisher.Value{Definition: bigint(), Position: at(5, true)}
+	two := publisher.Value{Definition: bigint(), Position: at(6, true)}
+	require.Equal(t, []publisher.Value{one, two}, settle())
+
+	temporary := s.session(t)
+	_, err := temporary.Exec(t.Context(), "CREATE TEMP SEQUENCE mine")
+	require.NoError(t, err)
+	s.exec(t, "CREATE TABLE c.t ()", "SELECT setval('c.one', 7), setval('c.two', 8, false)")
+	one.Position, two.Position = at(7, true), at(8, false)
+	settle() // the first temporary object of a session may make a schema
+	_, err = temporary.Exec(t.Context(), "CREATE TEMP SEQUENCE another")
+	require.NoError(t, err)
+	values, alone := read()
+	require.Equal(t, []publisher.Value{one, two}, values)
+	require.True(t, alone, "neither tables nor temporary sequences matter")
+	s.exec(t, "SELECT setval('c.two', 8)")
+	two.Position.IsCalled = true
+
+	for _, sql := range []string{
+		"CREATE SEQUENCE c.three", "ALTER SEQUENCE c.one MAXVALUE 100", "ALTER SEQUENCE c.three RENAME TO four",
+		"GRANT USAGE ON SEQUENCE c.one TO PUBLIC", "DROP SEQUENCE c.four", "CREATE SCHEMA d", "VACUUM FULL pg_sequence",
+	} {
+		s.exec(t, sql)
+		if sql == "ALTER SEQUENCE c.one MAXVALUE 100" {
+			one.Definition.Max = 100
+		}
+		values, alone := read()
+		require.Equal(t, []publisher.Value{one, two}, values, sql)
+		require.Equal(t, sql == "VACUUM FULL pg_sequence", alone, sql)
+		settle()
+	}
+
+	// No row of a sequence shows this.
+	s.exec(t, "REVOKE readers FROM reader")
+	values, _ = read()
+	require.Equal(t, one, values[0])
+	require.Equal(t, publisher.NoRight, values[1].Problem)
+	s.exec(t, "GRANT readers TO reader")
+	values, _ = read()
+	require.Equal(t, []publisher.Value{one, two}, values)
+
+	// Dropped between the look at the catalogs and the read.
+	settle()
+	_, err = c.Mark(t.Context())
+	require.NoError(t, err)
+	s.exec(t, "DROP SEQUENCE c.two")
+	values, err = c.Values(t.Context(), names)
+	require.NoError(t, err)
+	require.Equal(t, one, values[0])
+	require.Equal(t, publisher.Missing, values[1].Problem)
+}
