@@ -20,6 +20,9 @@ func (c *cost) add(ms, wal float64) {
 	c.wal.Add(wal)
 }
 
+// turns is how often in a round what changes nothing is measured.
+const turns = 5
+
 func measure(b *harness.B, major, n int, psql bool) {
 	s := newSite(b, major, n)
 	defer s.stop()
@@ -77,11 +80,13 @@ func measure(b *harness.B, major, n int, psql bool) {
 			s.check(side)
 		}
 
-		harness.Alternate(round,
-			func() { none.add(s.cycle()) },
-			func() { call.add(s.ours.timed(ours)) },
-			func() { read.add(s.pub.timed(s.readAll)) },
-			func() { readNew.add(s.pub.timed(s.readAllAnew)) })
+		for turn := range turns {
+			harness.Alternate(round+turn,
+				func() { none.add(s.cycle()) },
+				func() { call.add(s.ours.timed(ours)) },
+				func() { read.add(s.pub.timed(s.readAll)) },
+				func() { readNew.add(s.pub.timed(s.readAllAnew)) })
+		}
 		s.move(max(n/100, 1))
 		harness.Alternate(round,
 			func() { some.add(s.cycle()) },
@@ -108,7 +113,8 @@ func measure(b *harness.B, major, n int, psql bool) {
 	row("1 % changed", "WAL bytes", "1 % of the floor", sum(nil, 0, floor.wal, 0.01), some.wal, report.RatioAtMost(1.3))
 	firstTargets := []report.Target{}
 	if n == 100_000 {
-		firstTargets = append(firstTargets, report.MedianAtMost(12_000))
+		// 12 seconds where core takes 37.
+		firstTargets = append(firstTargets, report.RatioAtMost(12.0/37))
 	}
 	row("add_sequences() and the first sync", "ms", "core", coreFirst.ms, first.ms, firstTargets...)
 	row("add_sequences() and the first sync", "WAL bytes", "core", coreFirst.wal, first.wal)

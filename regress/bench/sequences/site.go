@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -134,11 +135,14 @@ func (s *side) timed(f func()) (ms, bytes float64) {
 	return ms, float64(s.wal() - before)
 }
 
-// cycle lets the worker make one as it does by itself, and returns its milliseconds and the bytes of WAL that it wrote.
+// cycle lets the worker make one as it does by itself, and returns its milliseconds and the bytes of WAL that it wrote. The worker
+// alone is told to: with a reload all other processes would read the configuration meanwhile.
 func (s *site) cycle() (ms, bytes float64) {
 	const worker = "from replsync.worker_status where kind = 'sequences' and database = 'postgres'"
 	before, cycles := s.ours.wal(), number[int64](s.ours, "select cycles "+worker)
-	s.ours.exec("select pg_reload_conf()")
+	if err := syscall.Kill(s.ours.server.WorkerPID(s.b, "replsync sequence worker"), syscall.SIGHUP); err != nil {
+		s.b.Fatalf("%v", err)
+	}
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if number[int64](s.ours, "select cycles "+worker) > cycles {
 			return number[float64](s.ours, "select last_cycle_ms "+worker), float64(s.ours.wal() - before)
