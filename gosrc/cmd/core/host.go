@@ -219,7 +219,11 @@ func (s shim) RequestFeedback(ctx context.Context) error {
 }
 
 func (s shim) Progress(ctx context.Context, phase string, done, total int) error {
-	return s.do(ctx, C.CORE_PROGRESS, progressToC(phase, done, total))
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.queue.Start(C.CORE_PROGRESS, progressToC(phase, done, total))
+	return nil
 }
 
 func (s shim) PassDone(ctx context.Context, pass host.Pass) error {

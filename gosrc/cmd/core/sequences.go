@@ -165,6 +165,7 @@ func subscriptionFrom(in *reader) host.Subscription {
 }
 
 func localSequencesFrom(in *reader) []host.LocalSequence {
+	in.share()
 	sequences := make([]host.LocalSequence, in.count())
 	for i := range sequences {
 		sequences[i] = host.LocalSequence{

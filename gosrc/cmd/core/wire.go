@@ -58,8 +58,9 @@ func describe(err error) host.Message {
 
 // reader takes values; once they end early, all that follow are zero and err says so.
 type reader struct {
-	b   []byte
-	err error
+	b      []byte
+	shared string // what was left when [reader.share] was called
+	err    error
 }
 
 func (r *reader) take(n int) []byte {
@@ -103,8 +104,16 @@ func (r *reader) text() string {
 	if n <= 0 {
 		return ""
 	}
-	return string(r.take(int(n)))
+	v := r.take(int(n))
+	if r.shared == "" {
+		return string(v)
+	}
+	end := len(r.shared) - len(r.b)
+	return r.shared[end-len(v) : end]
 }
+
+// share makes the texts that follow parts of one string: many of them are one allocation, which is kept as long as one of them is.
+func (r *reader) share() { r.shared = string(r.b) }
 
 func (r *reader) texts() []string {
 	var s []string

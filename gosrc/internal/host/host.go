@@ -31,7 +31,7 @@ type Server interface {
 	// Recovery returns where this server stands.
 	Recovery(ctx context.Context) (Recovery, error)
 
-	// Progress shows how far a pass has come.
+	// Progress shows how far a pass has come. It does not wait until that is so.
 	Progress(ctx context.Context, phase string, done, total int) error
 
 	// Query runs one SQL statement in a transaction of its own, in the database of the worker.

@@ -28,9 +28,10 @@ type cycle struct {
 	rules     rules
 	expected  int // sequences, as of the last cycle
 
-	found   func([]finding) error // takes the findings of a request
+	found   func([]finding) error // takes the findings of a request, which are not there afterwards
 	between func() error          // is called after each portion
 
+	findings []finding // of the portion that is handled
 	mark     publisher.Mark
 	members  int
 	set      int
@@ -160,13 +161,14 @@ func (c *cycle) pair(ctx context.Context, lists <-chan []host.LocalSequence, out
 }
 
 func (c *cycle) handle(ctx context.Context, p *portion) error {
-	findings := make([]finding, len(p.locals))
+	c.findings = c.findings[:0]
 	for i := range p.locals {
-		findings[i] = c.rules.examine(&p.locals[i], &p.values[i])
-		if findings[i].set {
+		c.findings = append(c.findings, c.rules.examine(&p.locals[i], &p.values[i]))
+		if c.findings[i].set {
 			c.behind++
 		}
 	}
+	findings := c.findings
 	if c.memory != nil {
 		if err := c.setAll(ctx, findings); err != nil {
 			return err
