@@ -189,9 +189,7 @@ _PG_init(void)
 	define_parameters();
 	replsync_shmem_init();
 	replsync_install_database_hook();
-#if PG_VERSION_NUM < 160000
 	replsync_feedback_init();
-#endif
 #if PG_VERSION_NUM < 170000
 	replsync_hold_back_init();
 #endif

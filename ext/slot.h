@@ -88,14 +88,10 @@ extern void replsync_recovery_state(CoreRecovery *out);
 extern void replsync_request_feedback(void);
 
 /* slot_feedback.c: lapses of feedback that nobody may have looked at */
+extern void replsync_feedback_init(void);
 extern Size replsync_feedback_size(void);
 extern void replsync_feedback_startup(void);
 extern void replsync_feedback_attach(void);
 extern uint32 replsync_feedback_lapses(void);
-#if PG_VERSION_NUM >= 160000
-extern void replsync_feedback_note(void);
-#else
-extern void replsync_feedback_init(void);
-#endif
 
 #endif

@@ -2,20 +2,27 @@
  * Lapses of hot standby feedback: how often a reload of the configuration has found it off.
  *
  * It may be on again before the slot worker looks at the settings, and then nothing shows that the primary was free to remove
- * rows that copies need. Where replay does not notice either, before 16, it is the postmaster that counts: it reads each change
- * of the configuration before the walreceiver is told of it, whatever the worker does, and no process is told of each change
- * after it was stopped for a while.
+ * rows that copies need. So it is the postmaster that counts: it reads each change of the configuration before the walreceiver is
+ * told of it, whatever the worker does. A process that was stopped for a while is told of the last one only.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "replication/walreceiver.h"
 #include "storage/shmem.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 
 #include "slot.h"
+
+/* What is particular to the type of a parameter */
+#if PG_VERSION_NUM >= 190000
+#define AS_BOOL(parameter) (&(parameter)->_bool)
+#define AS_INT(parameter)  (&(parameter)->_int)
+#else
+#define AS_BOOL(parameter) ((struct config_bool *) (parameter))
+#define AS_INT(parameter)  ((struct config_int *) (parameter))
+#endif
 
 typedef struct FeedbackShared
 {
@@ -67,18 +74,6 @@ replsync_feedback_lapses(void)
 	return lapses - told_before;
 }
 
-#if PG_VERSION_NUM >= 160000
-
-/* Take note of what this process has just read of the configuration */
-void
-replsync_feedback_note(void)
-{
-	if (!hot_standby_feedback || wal_receiver_status_interval <= 0)
-		(void) pg_atomic_fetch_add_u32(&shared->lapses, 1);
-}
-
-#else
-
 static GucBoolAssignHook previous_assign_feedback = NULL;
 static GucIntAssignHook previous_assign_interval = NULL;
 
@@ -108,29 +103,33 @@ assign_interval(int newval, void *extra)
 	note_setting(newval > 0);
 }
 
-/* Hear of changes to the settings that feedback depends on: core has no hook of its own there */
-void
-replsync_feedback_init(void)
+/* Find a parameter of core */
+static struct config_generic *
+find_parameter(const char *name)
 {
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, false, ERROR);
+#else
 	struct config_generic **variables = get_guc_variables();
 
 	for (int i = 0; i < GetNumConfigOptions(); i++)
 	{
-		if (strcmp(variables[i]->name, "hot_standby_feedback") == 0)
-		{
-			struct config_bool *feedback = (struct config_bool *) variables[i];
-
-			previous_assign_feedback = feedback->assign_hook;
-			feedback->assign_hook = assign_feedback;
-		}
-		else if (strcmp(variables[i]->name, "wal_receiver_status_interval") == 0)
-		{
-			struct config_int *interval = (struct config_int *) variables[i];
-
-			previous_assign_interval = interval->assign_hook;
-			interval->assign_hook = assign_interval;
-		}
+		if (strcmp(variables[i]->name, name) == 0)
+			return variables[i];
 	}
+	elog(ERROR, "unrecognized configuration parameter \"%s\"", name);
+#endif
 }
 
-#endif
+/* Hear of changes to the settings that feedback depends on: core has no hook of its own there */
+void
+replsync_feedback_init(void)
+{
+	struct config_generic *feedback = find_parameter("hot_standby_feedback");
+	struct config_generic *interval = find_parameter("wal_receiver_status_interval");
+
+	previous_assign_feedback = AS_BOOL(feedback)->assign_hook;
+	AS_BOOL(feedback)->assign_hook = assign_feedback;
+	previous_assign_interval = AS_INT(interval)->assign_hook;
+	AS_INT(interval)->assign_hook = assign_interval;
+}

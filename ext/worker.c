@@ -76,9 +76,6 @@ reload_if_pending(void)
 		return;
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
-#if PG_VERSION_NUM >= 160000
-	replsync_feedback_note();
-#endif
 	replsync_nap_note_reload();
 }
 

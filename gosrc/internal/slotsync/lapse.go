@@ -19,6 +19,7 @@ func (p *pass) lapse() {
 func (p *pass) noteFeedback() {
 	if p.memory.feedbackWasOff(p.recovery) {
 		p.lapse()
+		p.wasOff = true
 	}
 }
 
@@ -27,7 +28,7 @@ func (p *pass) unread(err error) []host.SlotStatus {
 	var r *refusal
 	promoted := errors.Is(err, errPromotion) || errors.Is(context.Cause(p.remote), errPromotion)
 	// The lapse is known now: no later pass would find it again.
-	if errors.As(err, &r) && r.lapse || p.lapsed && p.major < firstConflict && !promoted {
+	if errors.As(err, &r) && r.lapse || (p.wasOff || p.lapsed && p.major < firstConflict) && !promoted {
 		return p.refused(new(refusal).lapsing())
 	}
 	return nil
@@ -39,7 +40,7 @@ func (p *pass) lost() []host.SlotStatus {
 		return nil
 	}
 	p.plans = slices.DeleteFunc(p.plans, func(plan *plan) bool {
-		return plan.step != stepKeep || plan.local == nil || p.proves(plan)
+		return plan.step != stepKeep || plan.local == nil || p.isSafe(plan)
 	})
 	for _, plan := range p.plans {
 		if plan.state == "" || plan.state == stateReady {
@@ -51,12 +52,13 @@ func (p *pass) lost() []host.SlotStatus {
 }
 
 // refused shows what a refusal means for the copies. Where the primary may now remove what they need they are not ready,
-// and on a version where nobody would notice they must not look usable either.
+// and must not look usable either.
 func (p *pass) refused(r *refusal) []host.SlotStatus {
 	if !r.lapse {
 		return nil
 	}
 	p.memory.lapse()
+	p.wasOff = true
 	for i := range p.local {
 		l := &p.local[i]
 		mark, ok := markerOf(l)

@@ -50,13 +50,15 @@ func (p *pass) judgeKept(plan *plan) verdict {
 	return v
 }
 
-// demote takes the copies out of use that are not safe and would not be noticed to be unsafe, on 15.
+// demote takes the copies out of use that are not safe and might not be noticed to be unsafe. From 16 on replay notices what
+// vacuum removed, but not what VACUUM FULL left out of a catalog, so that is after feedback was off; before, whatever the
+// reason.
 func (p *pass) demote() {
-	if p.major >= firstConflict {
+	if p.major >= firstConflict && !p.wasOff {
 		return
 	}
 	for _, plan := range p.plans {
-		if plan.step != stepKeep || plan.local == nil || !plan.mark.Proven || p.proves(plan) {
+		if plan.step != stepKeep || plan.local == nil || !plan.mark.Proven || p.isSafe(plan) {
 			continue
 		}
 		target := *plan.local
@@ -73,19 +75,19 @@ func (p *pass) demote() {
 	}
 }
 
-// proves tells whether a copy is proven as it is now, with what the last read showed.
-func (p *pass) proves(plan *plan) bool {
+// isSafe tells whether a copy is safe as it is now, with what the last read showed.
+func (p *pass) isSafe(plan *plan) bool {
 	if p.memory.proven[plan.name] {
 		return true
 	}
 	if p.state == nil || plan.remote == nil {
 		return false
 	}
-	if !p.judgeAsIs(plan).proven {
-		return false
+	v := p.judgeAsIs(plan)
+	if v.proven {
+		p.memory.proven[plan.name] = true
 	}
-	p.memory.proven[plan.name] = true
-	return true
+	return v.ready
 }
 
 // judgeAsIs judges a copy as it is now, not as planned.

@@ -63,6 +63,7 @@ type pass struct {
 	plans    []*plan
 
 	lapsed  bool          // a read in this pass showed a lapse
+	wasOff  bool          // feedback was off, which is certainly one
 	changed bool          // something was done, or is about to be possible
 	awaited bool          // a position is on its way here
 	soon    time.Duration // after which there is something to do whatever happens at the primary; 0: nothing

@@ -16,8 +16,9 @@ import (
 // slots, and the primary never takes P back (PhysicalReplicationSlotNewXmin, walsender.c). For the same reason a copy
 // older than P is protected by the primary's own slot alone, until P is taken back there (keepRows).
 //
-// From 16 on replay invalidates a slot whose rows it removes (ResolveRecoveryConflictWithSnapshot, standby.c), so that
-// nothing goes wrong silently. On 15 nobody would notice.
+// From 16 on replay invalidates a slot whose rows it removes (ResolveRecoveryConflictWithSnapshot, standby.c). It does not see
+// what VACUUM FULL leaves out of a new copy of a catalog (copy_table_data, cluster.c), which is no removal. On 15 nobody would
+// notice anything.
 
 // settleTime is how long feedback that was sent before a copy existed may take to arrive. It could raise P above the
 // new copy after P has been looked at.

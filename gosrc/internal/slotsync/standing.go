@@ -39,8 +39,8 @@ func (p *pass) withoutPrimary(why reason) (rows []host.SlotStatus, err error) {
 
 // standing shows the copies as they stand, after a pass that has not seen the primary. A copy that was proven stays safe:
 // its WAL and its files are kept by itself, and the primary keeps its catalog rows, since it never takes back what feedback
-// asked for but in a lapse. From 16 on a lapse that does harm is seen: replay invalidates the copy. On 15 each lapse that
-// was seen has taken the copies out of use; one that was not can be ruled out only as far as somebody looks, which is why a
+// asked for but in a lapse, and each lapse that was seen has taken the copies out of use. From 16 on most that do harm are seen
+// without anybody looking: replay invalidates the copy. On 15 one can be ruled out only as far as somebody looks, which is why a
 // copy there is not ready while nobody does.
 func (p *pass) standing(why reason) []host.SlotStatus {
 	p.plans = nil

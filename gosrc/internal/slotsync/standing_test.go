@@ -37,7 +37,7 @@ func TestOffWatchesLapses(t *testing.T) {
 					b.host.Values["replsync.sync_slots"] = "off"
 					b.host.Values[name] = value
 					require.Equal(t, []string{"a waiting feedback_off"}, b.rows(host.Wakeup{Reload: true}))
-					b.usable("a", major >= firstConflict)
+					b.usable("a", false)
 					require.Empty(t, b.rows(host.Wakeup{Reload: true}), "nothing new to show")
 					b.asked()
 				})
