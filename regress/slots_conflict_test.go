@@ -3,8 +3,10 @@ package regress_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -341,5 +343,41 @@ func TestRewind(t *testing.T) {
 		c := cluster.NewConsumer(t, cluster.ConsumerConfig{Slot: "s", Publication: "p", FromSlot: true})
 		c.Start(t, p.standby)
 		c.WaitValues(t, "public.t", "id", "2", "3")
+	})
+}
+
+// TestDropDatabaseMeetsCopyInUse replays the drop of a database while the worker has a copy of a slot of it in use, for as long as a
+// write to a pipe takes that nobody reads. Replay waits; a slot in use that it came upon would end it.
+func TestDropDatabaseMeetsCopyInUse(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		p := newPair(t, major, cluster.Fsync()) // a pipe has none, so the write fails
+		p.primary.Exec(t, "create database doomed strategy file_copy")
+		p.createSlot(t, "doomed", "d", "test_decoding")
+		p.waitReady(t, "d")
+		startup, mark := p.standby.WorkerPID(t, "startup"), p.standby.LogMark()
+
+		pipe := p.standbyFile("pg_replslot/d/replsync.tmp")
+		require.NoError(t, syscall.Mkfifo(pipe, 0o666))
+		require.NoError(t, os.Chmod(pipe, 0o666))
+		p.standby.Set(t, "hot_standby_feedback", "off") // the copy is taken out of use, which its marker says
+		cluster.Eventually(t, cluster.DefaultDeadline, "the worker to have the copy in use", func() bool {
+			return p.standby.Slots(t)["d"].Active
+		})
+		p.dropSlot(t, "d")
+		p.primary.Exec(t, "drop database doomed")
+		cluster.Eventually(t, cluster.DefaultDeadline, "replay to wait for the worker", func() bool {
+			return cluster.QueryOne[bool](t, p.standby,
+				"select exists (select from pg_locks where not granted and classid = 'pg_database'::regclass)")
+		})
+		reader, err := os.Open(pipe)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, reader)
+		require.NoError(t, err)
+		require.NoError(t, reader.Close())
+
+		p.primary.WaitReplayed(t, p.standby)
+		require.Equal(t, startup, p.standby.WorkerPID(t, "startup"))
+		require.NotContains(t, p.standby.LogSince(mark), "FATAL")
+		p.requireCopies(t)
 	})
 }
