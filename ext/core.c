@@ -232,6 +232,7 @@ replsync_core_load(const char *library)
 
 	main_thread = pthread_self();
 	check_address_space();
+	replsync_core_keep_small();
 	sibling_path(library, path);
 	if (wakeup_fd < 0)
 		wakeup_fd = make_wakeup_fd();
@@ -296,4 +297,11 @@ replsync_core_cancel(void)
 	enter_go(&saved);
 	core->cancel();
 	leave_go(&saved);
+}
+
+/* Give memory back that is not in use, now that there is nothing to do */
+void
+replsync_core_release_memory(void)
+{
+	replsync_core_trim(core);
 }

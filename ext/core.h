@@ -13,5 +13,10 @@ extern bool replsync_core_next(CoreRequest *request);
 extern void replsync_core_answer(uint64 id, const CoreError *error,
 								 const void *data, uint64 len);
 extern void replsync_core_cancel(void);
+extern void replsync_core_release_memory(void);
+
+/* core_memory.c */
+extern void replsync_core_keep_small(void);
+extern void replsync_core_trim(const void *address);
 
 #endif

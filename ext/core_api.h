@@ -27,6 +27,7 @@ typedef enum CoreRequestKind
 {
 	CORE_LOG = 1,		/* CoreLog -> nothing */
 	CORE_NAP,			/* CoreNap -> CoreWakeup */
+	CORE_TRIM,			/* nothing -> nothing: give back memory that is not in use */
 	CORE_WAKE,			/* nothing -> nothing: end the nap under way, or the next one */
 	CORE_SETTINGS,		/* name\0name\0... -> value\0value\0... (unknown: empty) */
 	CORE_ENVIRONMENT,	/* nothing -> NAME=value\0... */
@@ -43,7 +44,7 @@ typedef enum CoreRequestKind
 	CORE_WAL_RUNNING,	/* uint64_t lsn -> uint8_t: its record lists running transactions */
 	CORE_FEEDBACK,		/* nothing -> nothing: let the walreceiver send feedback now */
 	CORE_PROGRESS,		/* CoreProgress -> nothing */
-	CORE_PASS_DONE,		/* CorePass, CoreSlotStatus[] -> nothing */
+	CORE_PASS_DONE,		/* CorePass, all names, then of each what get_status() of shmem.c takes -> nothing */
 	CORE_COMMAND_DONE,	/* CoreCommandResult -> nothing */
 	CORE_QUERY,			/* sql\0 -> rows, see query.c */
 	CORE_EXIT,			/* nothing, never answered: the process ends and is started anew */
@@ -230,23 +231,6 @@ typedef struct CorePass
 	int64_t last_sync_at; /* with CORE_ROWS_CONFIRMED, of all rows */
 	CoreOutcome outcome;
 } CorePass;
-
-typedef struct CoreSlotStatus
-{
-	char name[CORE_NAME_LEN];
-	char database[CORE_NAME_LEN];
-	char plugin[CORE_NAME_LEN];
-	char state[16];
-	char action[16];
-	char reason[CORE_NAME_LEN];
-	char hint[CORE_TEXT_LEN];
-	char error[CORE_TEXT_LEN]; /* of this pass; empty if none */
-	uint64_t remote_restart_lsn;
-	uint64_t remote_confirmed_flush_lsn;
-	uint64_t restart_lsn;
-	uint64_t confirmed_flush_lsn;
-	int64_t last_sync_at; /* microseconds since 1970, 0: never */
-} CoreSlotStatus;
 
 /* The end of a cycle over all subscriptions. */
 typedef struct CoreSequenceCycle

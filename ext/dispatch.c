@@ -126,6 +126,9 @@ carry_out(CoreRequest *request, StringInfo out)
 		case CORE_NAP:
 			replsync_nap_begin(request->id, request->data);
 			return false;
+		case CORE_TRIM:
+			replsync_core_release_memory();
+			break;
 		case CORE_WAKE:
 			replsync_nap_wake();
 			break;
@@ -183,8 +186,8 @@ carry_out(CoreRequest *request, StringInfo out)
 				replsync_publish_progress(request->data);
 			break;
 		case CORE_PASS_DONE:
-			replsync_publish_pass(request->data,
-								  (const CoreSlotStatus *) ((const CorePass *) request->data + 1));
+			in.at += sizeof(CorePass);
+			replsync_publish_pass(request->data, &in);
 			break;
 		case CORE_COMMAND_DONE:
 			replsync_publish_command(request->data);

@@ -141,45 +141,75 @@ replsync_set_error(const CoreOutcome *outcome)
 	ConditionVariableBroadcast(&s->done);
 }
 
-/* Find the row that a slot had before, for its error history; rows are sorted, so guess is near */
-static SlotStatusRow *
-find_row(SlotStatusRow *rows, int nrows, int guess, const char *name)
+/* Take a text that is shown as it is */
+static void
+get_text(WireReader *in, char *to, size_t size)
 {
-	for (int i = 0; i < nrows; i++)
-	{
-		SlotStatusRow *row = &rows[(guess + i) % nrows];
+	char *text = wire_get_text(in);
 
-		if (strcmp(row->status.name, name) == 0)
-			return row;
+	strlcpy(to, text ? text : "", size);
+	if (text)
+		pfree(text);
+}
+
+typedef char RowName[CORE_NAME_LEN];
+
+/* Take the names of the rows */
+static RowName *
+get_names(WireReader *in, int nrows)
+{
+	RowName *names = palloc(sizeof(RowName) * Max(nrows, 1));
+
+	for (int i = 0; i < nrows; i++)
+		get_text(in, names[i], sizeof(RowName));
+	return names;
+}
+
+/* Copy the rows of slot_status that have an error history */
+static SlotStatusRow *
+copy_history(int *n)
+{
+	ReplsyncShared *s = replsync_shared;
+	SlotStatusRow *history;
+	int count = 0;
+
+	for (int i = 0; i < s->nrows; i++)
+		count += s->rows[i].error_count > 0;
+	history = palloc(sizeof(SlotStatusRow) * Max(count, 1));
+	*n = 0;
+	for (int i = 0; i < s->nrows; i++)
+	{
+		if (s->rows[i].error_count > 0)
+			history[(*n)++] = s->rows[i];
 	}
-	return NULL;
+	return history;
 }
 
 /* Give the rows of slot_status new names, each keeping its error history */
 static void
-rename_rows(const CoreSlotStatus *rows, int nrows)
+rename_rows(const RowName *names, int nrows)
 {
 	ReplsyncShared *s = replsync_shared;
-	int nold = s->nrows;
-	SlotStatusRow *old = palloc(sizeof(SlotStatusRow) * Max(nold, 1));
+	int nhistory;
+	SlotStatusRow *history = copy_history(&nhistory);
 
-	memcpy(old, s->rows, sizeof(SlotStatusRow) * nold);
 	s->nrows = nrows;
+	memset(s->rows, 0, sizeof(SlotStatusRow) * nrows);
 	for (int i = 0; i < nrows; i++)
 	{
-		SlotStatusRow *before = find_row(old, nold, i, rows[i].name);
-
-		if (before)
-			s->rows[i] = *before;
-		else
-			memset(&s->rows[i], 0, sizeof(SlotStatusRow));
+		for (int j = 0; j < nhistory; j++)
+		{
+			if (strcmp(history[j].status.name, names[i]) == 0)
+				s->rows[i] = history[j];
+		}
+		strlcpy(s->rows[i].status.name, names[i], sizeof(RowName));
 	}
-	pfree(old);
+	pfree(history);
 }
 
 /* Are these the names of the rows that there are? That is the rule, and makes most of the work needless */
 static bool
-same_names(const CoreSlotStatus *rows, int nrows)
+same_names(const RowName *names, int nrows)
 {
 	ReplsyncShared *s = replsync_shared;
 
@@ -187,34 +217,54 @@ same_names(const CoreSlotStatus *rows, int nrows)
 		return false;
 	for (int i = 0; i < nrows; i++)
 	{
-		if (strcmp(s->rows[i].status.name, rows[i].name) != 0)
+		if (strcmp(s->rows[i].status.name, names[i]) != 0)
 			return false;
 	}
 	return true;
 }
 
+/* Take what is shown of a slot but its name */
+static void
+get_status(WireReader *in, SlotStatus *status)
+{
+	get_text(in, status->database, sizeof(status->database));
+	get_text(in, status->plugin, sizeof(status->plugin));
+	get_text(in, status->state, sizeof(status->state));
+	get_text(in, status->action, sizeof(status->action));
+	get_text(in, status->reason, sizeof(status->reason));
+	get_text(in, status->hint, sizeof(status->hint));
+	get_text(in, status->error, sizeof(status->error));
+	status->remote_restart_lsn = wire_get_int64(in);
+	status->remote_confirmed_flush_lsn = wire_get_int64(in);
+	status->restart_lsn = wire_get_int64(in);
+	status->confirmed_flush_lsn = wire_get_int64(in);
+	status->last_sync_at = wire_get_int64(in);
+}
+
 /* Replace the rows of slot_status */
 static void
-replace_rows(const CoreSlotStatus *rows, int nrows)
+replace_rows(WireReader *in, int nrows)
 {
 	ReplsyncShared *s = replsync_shared;
 	TimestampTz now = GetCurrentTimestamp();
+	RowName *names = get_names(in, nrows);
 
 	nrows = Min(nrows, s->maxrows);
-	if (!same_names(rows, nrows))
-		rename_rows(rows, nrows);
+	if (!same_names(names, nrows))
+		rename_rows(names, nrows);
 	for (int i = 0; i < nrows; i++)
 	{
 		SlotStatusRow *row = &s->rows[i];
 
-		row->status = rows[i];
-		if (rows[i].error[0] != '\0')
+		get_status(in, &row->status);
+		if (row->status.error[0] != '\0')
 		{
-			strlcpy(row->last_error, rows[i].error, sizeof(row->last_error));
+			strlcpy(row->last_error, row->status.error, sizeof(row->last_error));
 			row->last_error_at = now;
 			row->error_count++;
 		}
 	}
+	pfree(names);
 }
 
 /*
@@ -231,7 +281,7 @@ answer_callers(const CorePass *pass)
 	s->sync_nrows = shown ? s->nrows : Min((int) pass->nrows, s->maxrows);
 	for (int i = 0; i < s->sync_nrows; i++)
 	{
-		const CoreSlotStatus *from = &s->rows[i].status;
+		const SlotStatus *from = &s->rows[i].status;
 		SyncRow *row = &s->sync_rows[i];
 
 		strlcpy(row->name, from->name, sizeof(row->name));
@@ -245,7 +295,7 @@ answer_callers(const CorePass *pass)
 
 /* Show what a pass found and wake those who wait for it */
 void
-replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows)
+replsync_publish_pass(const CorePass *pass, WireReader *rows)
 {
 	ReplsyncShared *s = replsync_shared;
 

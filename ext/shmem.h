@@ -8,12 +8,31 @@
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
+#include "wire.h"
 #include "worker_state.h"
+
+/* What is shown of a slot. */
+typedef struct SlotStatus
+{
+	char name[CORE_NAME_LEN];
+	char database[CORE_NAME_LEN];
+	char plugin[CORE_NAME_LEN];
+	char state[16];
+	char action[16];
+	char reason[CORE_NAME_LEN];
+	char hint[CORE_TEXT_LEN];
+	char error[CORE_TEXT_LEN]; /* of the last pass; empty if none */
+	uint64 remote_restart_lsn;
+	uint64 remote_confirmed_flush_lsn;
+	uint64 restart_lsn;
+	uint64 confirmed_flush_lsn;
+	int64 last_sync_at; /* microseconds since 1970, 0: never */
+} SlotStatus;
 
 /* A row of slot_status; the history survives a restart of the worker. */
 typedef struct SlotStatusRow
 {
-	CoreSlotStatus status;
+	SlotStatus status;
 	char last_error[CORE_TEXT_LEN];
 	TimestampTz last_error_at;
 	int64 error_count;
@@ -69,7 +88,7 @@ extern ReplsyncShared *replsync_shared;
 extern void replsync_shmem_init(void);
 extern void replsync_attach_worker(void);
 extern void replsync_set_error(const CoreOutcome *outcome);
-extern void replsync_publish_pass(const CorePass *pass, const CoreSlotStatus *rows);
+extern void replsync_publish_pass(const CorePass *pass, WireReader *rows);
 extern void replsync_publish_progress(const CoreProgress *progress);
 extern void replsync_publish_command(const CoreCommandResult *result);
 extern void replsync_begin_cycle(CoreWakeup *wakeup);

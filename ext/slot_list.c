@@ -304,17 +304,20 @@ keep_from_idling(const CoreSlot *found)
 	LWLockRelease(ReplicationSlotControlLock);
 }
 
-/* Append all slots of this server to out, as an array of CoreSlot */
+/* Put all slots of this server into out, which is empty, as an array of CoreSlot */
 void
 replsync_slot_list(StringInfo out)
 {
 	CoreSlot *slots;
+	size_t size = sizeof(CoreSlot) * TOTAL_REPLICATION_SLOTS;
 	int count = 0;
 	bool markers_known = markers_are_known();
 
 	if (TOTAL_REPLICATION_SLOTS <= 0)
 		return;
-	slots = palloc0(sizeof(CoreSlot) * TOTAL_REPLICATION_SLOTS);
+	enlargeStringInfo(out, (int) size);
+	slots = (CoreSlot *) out->data;
+	memset(slots, 0, size);
 
 	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
 	for (int i = 0; i < TOTAL_REPLICATION_SLOTS; i++)
@@ -349,8 +352,7 @@ replsync_slot_list(StringInfo out)
 		if (RecoveryInProgress())
 			keep_from_idling(&slots[i]);
 	}
-	appendBinaryStringInfo(out, (char *) slots, sizeof(CoreSlot) * count);
-	pfree(slots);
+	out->len = (int) (sizeof(CoreSlot) * count);
 }
 
 /* Is any slot of this server a copy, or was it one? */

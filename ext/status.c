@@ -101,7 +101,7 @@ from_unix_micros(int64 micros)
 
 /* A ready row is one of the last pass: show what has become of the copy since */
 static void
-look_again(CoreSlotStatus *status)
+look_again(SlotStatus *status)
 {
 	ReplicationSlot *slot;
 	ReplicationSlot copy;
@@ -150,7 +150,7 @@ replsync_slot_status(PG_FUNCTION_ARGS)
 	rows = copy_rows(&nrows);
 	for (int i = 0; i < nrows; i++)
 	{
-		CoreSlotStatus *status = &rows[i].status;
+		SlotStatus *status = &rows[i].status;
 		Datum values[15];
 		bool nulls[15] = {0};
 

@@ -40,14 +40,19 @@ func cooked[T any](b []byte) (v T, err error) {
 
 // put copies s into a fixed C field, cut at a character boundary so that it stays NUL-terminated UTF-8.
 func put(field []C.char, s string) {
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(field))), len(field)), clip(s, len(field)))
+}
+
+// clip makes a text valid, and cuts it off where it would not fit into size bytes with a NUL behind it.
+func clip(s string, size int) string {
 	s = strings.ToValidUTF8(s, "?")
-	if max := len(field) - 1; len(s) > max {
+	if max := size - 1; len(s) > max {
 		for max > 0 && !utf8.RuneStart(s[max]) {
 			max--
 		}
 		s = s[:max]
 	}
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(field))), len(field)), s)
+	return s
 }
 
 // putOutcome says how something ended; a nil error is success.
@@ -233,14 +238,18 @@ func passToC(p host.Pass, shown []host.SlotStatus) []byte {
 	default:
 		c.rows = C.CORE_ROWS_REPLACED
 	}
-	b := make([]byte, 0, int(unsafe.Sizeof(c))+len(p.Slots)*int(unsafe.Sizeof(C.CoreSlotStatus{})))
-	b = append(b, bytesOf(&c)...)
+	w := writer{append(make([]byte, 0, int(unsafe.Sizeof(c))+len(p.Slots)*statusSize), bytesOf(&c)...)}
 	for i := range p.Slots {
-		status := statusToC(&p.Slots[i])
-		b = append(b, bytesOf(&status)...)
+		w.text(p.Slots[i].Name)
 	}
-	return b
+	for i := range p.Slots {
+		w.status(&p.Slots[i])
+	}
+	return w.b
 }
+
+// statusSize is what most slots take.
+const statusSize = 192
 
 // confirms tells whether rows say the same as those before them, all as of one time. An error is counted each time.
 func confirms(rows, before []host.SlotStatus) bool {
@@ -256,23 +265,19 @@ func confirms(rows, before []host.SlotStatus) bool {
 	return true
 }
 
-func statusToC(s *host.SlotStatus) (c C.CoreSlotStatus) {
-	put(c.name[:], s.Name)
-	put(c.database[:], s.Database)
-	put(c.plugin[:], s.Plugin)
-	put(c.state[:], s.State)
-	put(c.action[:], s.Action)
-	put(c.reason[:], s.Reason)
-	put(c.hint[:], s.Hint)
-	put(c.error[:], s.Error)
-	c.remote_restart_lsn = C.uint64_t(s.RemoteRestartLSN)
-	c.remote_confirmed_flush_lsn = C.uint64_t(s.RemoteConfirmedFlushLSN)
-	c.restart_lsn = C.uint64_t(s.RestartLSN)
-	c.confirmed_flush_lsn = C.uint64_t(s.ConfirmedFlushLSN)
-	if !s.LastSyncAt.IsZero() {
-		c.last_sync_at = C.int64_t(s.LastSyncAt.UnixMicro())
+// status writes all but the name.
+func (w *writer) status(s *host.SlotStatus) {
+	for _, text := range []string{s.Database, s.Plugin, s.State, s.Action, s.Reason, s.Hint, s.Error} {
+		w.text(clip(text, C.CORE_TEXT_LEN))
 	}
-	return c
+	for _, lsn := range []host.LSN{s.RemoteRestartLSN, s.RemoteConfirmedFlushLSN, s.RestartLSN, s.ConfirmedFlushLSN} {
+		w.uint64(uint64(lsn))
+	}
+	if s.LastSyncAt.IsZero() {
+		w.int64(0)
+	} else {
+		w.int64(s.LastSyncAt.UnixMicro())
+	}
 }
 
 func checkToC(rows []host.CheckRow) []byte {

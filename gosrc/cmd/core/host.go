@@ -70,6 +70,7 @@ func (s shim) Nap(ctx context.Context, timeout time.Duration, show host.State) (
 	if last := freed.Load(); (timeout < 0 || timeout >= longNap) && now-last >= int64(freePause) {
 		freed.Store(now)
 		debug.FreeOSMemory()
+		s.queue.Start(C.CORE_TRIM, nil)
 	}
 	return ask(ctx, s, C.CORE_NAP, napToC(timeout, show), wakeupFromC)
 }
