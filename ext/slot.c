@@ -123,7 +123,6 @@ replsync_slot_error_cleanup(void)
 	LWLockReleaseAll();
 	ConditionVariableCancelSleep();
 	pgstat_report_wait_end();
-	replsync_slot_end_save();
 	replsync_slot_end_update();
 	replsync_slot_end_make();
 

@@ -53,7 +53,6 @@ extern void replsync_slot_write(ReplicationSlot *slot);
 extern void replsync_slot_write_new(const char *dir, const ReplicationSlotPersistentData *data);
 extern void replsync_write_file(const char *path, const void *content, size_t len);
 extern void replsync_slot_note_saved(ReplicationSlot *slot, const ReplicationSlotPersistentData *data);
-extern void replsync_slot_end_save(void);
 
 /* slot_list.c: all slots, and what is known of each */
 extern void replsync_slot_list(StringInfo out);

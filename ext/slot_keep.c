@@ -76,6 +76,9 @@ keep_from(ReplicationSlot *slot, TransactionId wanted)
  * has kept them since it was made. While the lock is held exclusively nobody looks for the oldest slot: who looks later sees this
  * one too, and who has seen the logical slot further on before has done so after it showed that here. The oldest of all does not
  * change, so there is nothing to publish.
+ *
+ * It is on disk before anybody counts on it: after a crash of the primary no feedback would bring it back. Nobody drops the slot
+ * until then (CheckPointReplicationSlots(), slot.c).
  */
 Datum
 replsync_keep_catalog_rows(PG_FUNCTION_ARGS)
@@ -97,12 +100,16 @@ replsync_keep_catalog_rows(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("transaction ID must be that of an ordinary transaction")));
 
+	LWLockAcquire(ReplicationSlotAllocationLock, LW_SHARED);
 	LWLockAcquire(ReplicationSlotControlLock, LW_EXCLUSIVE);
 	slot = SearchNamedReplicationSlot(NameStr(*name), false);
 	there = oldest_logical_xmin();
 	if (slot != NULL && TransactionIdIsValid(there))
 		kept = keep_from(slot, TransactionIdPrecedes(wanted, there) ? there : wanted);
 	LWLockRelease(ReplicationSlotControlLock);
+	if (TransactionIdIsValid(kept))
+		replsync_slot_write(slot);
+	LWLockRelease(ReplicationSlotAllocationLock);
 
 	if (!TransactionIdIsValid(kept))
 		PG_RETURN_NULL();

@@ -28,31 +28,26 @@ typedef struct StateFile
 	ReplicationSlotPersistentData data;
 } StateFile;
 
-/* The slot that the server's own code is saving. It is MyReplicationSlot without being taken */
-static ReplicationSlot *borrowed = NULL;
-
 /* A file of the server's that was as expected: what comes before the data is the same in all of them */
 static StateFile sample;
 static bool has_sample = false;
 
-/* Give up the slot that was being saved */
-void
-replsync_slot_end_save(void)
-{
-	if (borrowed == NULL)
-		return;
-	MyReplicationSlot = NULL;
-	borrowed = NULL;
-}
-
-/* Let the server save a slot whose file is not as expected */
+/* Let the server save a slot whose file is not as expected: it saves the one that is taken */
 static void
 save_by_core(ReplicationSlot *slot)
 {
-	if (MyReplicationSlot == NULL)
-		borrowed = MyReplicationSlot = slot;
-	ReplicationSlotSave();
-	replsync_slot_end_save();
+	ReplicationSlot *taken = MyReplicationSlot;
+
+	MyReplicationSlot = slot;
+	PG_TRY();
+	{
+		ReplicationSlotSave();
+	}
+	PG_FINALLY();
+	{
+		MyReplicationSlot = taken;
+	}
+	PG_END_TRY();
 }
 
 /* Compute the checksum of a file */
