@@ -146,7 +146,7 @@ func (p *pass) avoidStarts(plans []*plan) {
 	for _, plan := range plans {
 		lsn := plan.snapshot
 		switch {
-		case lsn == 0 || p.memory.verified[lsn] || !p.memory.proven[plan.name]:
+		case lsn == 0 || !p.memory.proven[plan.name]:
 			continue
 		case lsn >= p.recovery.ReplayLSN:
 			plan.stay()

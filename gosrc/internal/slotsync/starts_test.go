@@ -59,6 +59,18 @@ func TestStarts(t *testing.T) {
 		b.pass("a updated ready")
 		require.Equal(t, host.LSN(1050), b.slot("a").RestartLSN, "it would not be proven where it was")
 	})
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.host.Starts = map[host.LSN]bool{1050: true}
+		at := row("b")
+		at.RestartLSN = 1050
+		b.primary.state.Slots = append(b.primary.state.Slots, at)
+		b.primary.snapshots[1050] = b.primary.snapshots[1000]
+		b.pass("a unchanged ready", "b created ready")
+		b.primary.slot("a").RestartLSN = 1050
+		b.pass("a unchanged ready", "b unchanged ready")
+		require.Equal(t, host.LSN(1000), b.slot("a").RestartLSN, "the file is here for another copy, which was made there")
+	})
 	inBench(t, 16, func(t *testing.T, b *bench) {
 		b.with(row("a"))
 		b.host.Starts = map[host.LSN]bool{1050: true}
