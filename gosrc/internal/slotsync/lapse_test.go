@@ -283,3 +283,18 @@ func (b *bench) failOnce() {
 	require.Error(b.t, b.passErr("a updated waiting feedback_off"))
 	b.primary.err = nil
 }
+
+// From 16 on, what the primary's own slot has kept all the time is no less there for a lapse.
+func TestLapseOfSlotThatStoodStill(t *testing.T) {
+	inBench(t, 16, func(t *testing.T, b *bench) {
+		b.with(row("a"))
+		b.host.State.FeedbackLapses++
+		b.protect(720)
+		b.pass("a unchanged ready")
+		b.usable("a", true)
+		b.primary.slot("a").CatalogXmin, b.primary.slot("a").ConfirmedFlushLSN = 710, 6000
+		b.host.State.FeedbackLapses++
+		b.pass("a updated waiting catalog_xmin_not_protected")
+		b.usable("a", false)
+	})
+}
