@@ -200,3 +200,21 @@ func TestNoWAL(t *testing.T) {
 		b.calls("CreateSlot late", "RequestFeedback now", "UpdateSlot late")
 	})
 }
+
+// The primary is told at once that the last copy is gone, and so the next one that is made is proven from the first moment on.
+func TestLastCopyLetsGo(t *testing.T) {
+	inBench(t, 15, func(t *testing.T, b *bench) {
+		b.primary.state.Slots = []primary.Slot{row("a"), row("b")}
+		b.pass("a created ready", "b created ready")
+		b.calls("RequestFeedback now", "CreateSlot a", "CreateSlot b")
+		b.primary.state.Slots = []primary.Slot{row("b")}
+		b.pass("a dropped", "b unchanged ready")
+		b.calls("DropSlot a")
+		b.primary.state.Slots = nil
+		b.pass("b dropped")
+		b.calls("DropSlot b", "RequestFeedback now")
+		b.primary.state.Slots = []primary.Slot{row("c")}
+		b.pass("c created ready")
+		b.calls("RequestFeedback now", "CreateSlot c")
+	})
+}

@@ -311,7 +311,21 @@ func (p *pass) drop() error {
 			plan.show("", actionDropped, reasonNone)
 		}
 	}
+	if len(unwanted) > 0 {
+		p.letGo()
+	}
 	return nil
+}
+
+// letGo has feedback sent once no copy is left, so that the primary holds no catalog rows for those that were. Copies that are made
+// next are proven when they are made: nothing old is under way (settledAtOnce).
+func (p *pass) letGo() {
+	left := slices.ContainsFunc(p.plans, func(plan *plan) bool { return plan.local != nil })
+	if left || p.state.Physical.CatalogXmin == 0 || p.recovery.WalReceiverPID == 0 {
+		return
+	}
+	p.memory.askedMade = true
+	p.askFeedback()
 }
 
 // dropLocal drops the slots that stand here under the plans' names.
