@@ -103,11 +103,16 @@ func (s *passSite) each(round int, f func(c *contender)) {
 
 func (s *passSite) measure(n int) []point {
 	b := s.b
-	var created, unchanged, moved, onDisk times
+	var created, unchanged, moved, onDisk, dropped times
 	var connect, pass report.Series // of core's call the connect, of replsync's the worker's pass
 	clear := func(round int) {
 		dropSlots(b, s.primary)
-		s.each(round, func(c *contender) { c.run(b) })
+		s.each(round, func(c *contender) {
+			copies := cluster.QueryOne[int](b, c.server, "SELECT count(*) FROM pg_replication_slots")
+			if took := c.run(b); copies == n {
+				dropped.of(c).Add(took)
+			}
+		})
 		waitFeedback(b, s.primary)
 	}
 	for round := range b.Rounds {
@@ -167,6 +172,7 @@ func (s *passSite) measure(n int) []point {
 	add("all moved, until all copies have the position", moved, report.RatioAtMost(0.1))
 	add("all moved, until all are on disk", onDisk)
 	add("all new, until persisted", created, report.RatioAtMost(0.75))
+	add("all dropped", dropped)
 	add("nothing moved, one pass without the connect", times{unchanged.core, pass}, report.RatioAtMost(0.5))
 	add("nothing moved, the call without the connect", unchanged)
 	return points
