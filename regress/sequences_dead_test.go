@@ -37,3 +37,35 @@ func TestSequenceDeadPublisher(t *testing.T) {
 		requirePositions(t, r.sub, "two", "5|t")
 	})
 }
+
+// TestSequenceRestart restarts the subscriber while its publisher is gone: what was found of each sequence, and up to which position
+// it is proven, is still known.
+func TestSequenceRestart(t *testing.T) {
+	onTheEnds(t, func(t *testing.T, major int) {
+		publisher, subscriber := newSubscriber(t, major), newSubscriber(t, major)
+		r := newReplica(t, publisher, subscriber, threeSequences)
+		r.sub.Exec(t, "alter sequence three increment 2")
+		r.add(t, 3, "'all', margin => 3")
+		r.move(t, "one", 5)
+		requireActions(t, r.sync(t), "public.one", "set", "", "public.two", "set", "", "public.three", "failed", "definition_differs")
+		kept := func() map[string]sequenceStatusRow {
+			rows, err := r.tryStatus()
+			require.NoError(t, err)
+			for name, row := range rows {
+				require.NotNil(t, row.PublisherLSN, name)
+				// These are only kept in memory.
+				row.PublisherValue, row.PublisherIsCalled, row.LastSyncAt = nil, nil, nil
+				rows[name] = row
+			}
+			return rows
+		}
+		before := kept()
+		require.Equal(t, "ready", before["public.one"].State)
+		require.Equal(t, []string{"failed", "definition_differs"}, []string{before["public.three"].State, before["public.three"].Reason})
+		publisher.Stop(t, cluster.Immediate)
+		subscriber.Restart(t)
+		require.Equal(t, before, kept())
+		require.Contains(t, r.check(t, "false"), "sequence public.three", "%+v", r.checks(t))
+		require.NotContains(t, r.check(t, "false"), "sequence public.one", "%+v", r.checks(t))
+	})
+}

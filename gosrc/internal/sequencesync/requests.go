@@ -95,7 +95,7 @@ func (w *Worker) request(ctx context.Context, r *host.SequenceRequest, rows emit
 	case host.SyncSequences:
 		return w.syncNow(ctx, r, p, showFindings(rows))
 	case host.SequenceDrift:
-		return w.newCycle(&r.Subscription, p, nil, showFindings(rows)).run(ctx)
+		return w.compareNow(ctx, r, p, showFindings(rows))
 	case host.SelectSequences:
 		return p.Select(ctx, r.Subscription.Publications, r.Subscription.Selection, showNames(rows))
 	case host.CheckPublisher:
@@ -148,6 +148,16 @@ func (w *Worker) syncNow(ctx context.Context, r *host.SequenceRequest, p Publish
 	c.rules.backwards = r.AllowBackwards
 	err = c.run(ctx)
 	return errors.Join(err, w.finish(ctx, c, err))
+}
+
+// compareNow is a cycle for a caller that sets nothing.
+func (w *Worker) compareNow(ctx context.Context, r *host.SequenceRequest, p Publisher, found func([]finding) error) error {
+	// Rules that come from a dump are put in order first: they go by the name.
+	sub, err := w.committed(ctx, &r.Subscription)
+	if err != nil {
+		return err
+	}
+	return w.newCycle(sub, p, nil, found).run(ctx)
 }
 
 // committed returns a subscription as the worker sees it, which the transaction of a caller may have changed for itself.
