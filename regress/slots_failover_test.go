@@ -343,30 +343,53 @@ func TestFeedbackLapse(t *testing.T) {
 	})
 }
 
+// lapsed has feedback go off and on again while the worker, which is returned stopped, cannot look. The primary removes rows that
+// the copy of the slot "s" needs.
+func lapsed(t *testing.T, major int) (*pair, workerRow) {
+	t.Helper()
+	p := newPair(t, major)
+	p.primary.Exec(t, "create table t (id int primary key)")
+	p.createSlot(t, "postgres", "s", "test_decoding")
+	p.waitReady(t, "s")
+
+	worker := workerStatus(t, p.standby)
+	require.NoError(t, syscall.Kill(worker.PID, syscall.SIGSTOP))
+	t.Cleanup(func() { _ = syscall.Kill(worker.PID, syscall.SIGCONT) })
+	p.standby.Set(t, "hot_standby_feedback", "off")
+	cluster.Eventually(t, cluster.DefaultDeadline, "the primary to forget what it kept", func() bool {
+		return p.primary.Slots(t)[p.standby.Slot].CatalogXmin == nil
+	})
+	p.primary.Exec(t, "insert into t values (1)")
+	p.primary.Exec(t, "alter table t add column a int; alter table t drop column a; alter table t add column b text")
+	p.move(t, "postgres", "s")
+	vacuumFull(t, p.primary.DB("postgres"))
+	p.standby.Set(t, "hot_standby_feedback", "on")
+	p.caughtUp(t)
+	return p, worker
+}
+
+// TestLapseBeforePromotion promotes while the worker, which knows of a lapse, asks a primary that does not answer.
+func TestLapseBeforePromotion(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		p, worker := lapsed(t, major)
+		p.primary.Freeze(t)
+		require.NoError(t, syscall.Kill(worker.PID, syscall.SIGCONT))
+		cluster.Eventually(t, cluster.DefaultDeadline, "the worker to read the primary", func() bool {
+			return cluster.QueryOne[bool](t, p.standby, "select exists (select from replsync.progress where phase = 'reading')")
+		})
+		p.standby.Promote(t)
+		_, err := p.standby.TryExec(background(t), "select pg_logical_slot_peek_changes('s', null, null)")
+		require.Error(t, err)
+	})
+}
+
 // TestLapseWhileWorkerStopped has feedback go off and on again while the worker cannot look. Once one can, nothing at the primary
 // tells of it any more: that is gone, after it has removed rows that the copy needs.
 func TestLapseWhileWorkerStopped(t *testing.T) {
 	for name, end := range map[string]syscall.Signal{"frozen": syscall.SIGCONT, "replaced": syscall.SIGTERM} {
 		t.Run(name, func(t *testing.T) {
 			onEachVersion(t, func(t *testing.T, major int) {
-				p := newPair(t, major)
-				p.primary.Exec(t, "create table t (id int primary key)")
-				p.createSlot(t, "postgres", "s", "test_decoding")
-				p.waitReady(t, "s")
-
-				worker := workerStatus(t, p.standby)
-				require.NoError(t, syscall.Kill(worker.PID, syscall.SIGSTOP))
-				t.Cleanup(func() { _ = syscall.Kill(worker.PID, syscall.SIGCONT) })
-				p.standby.Set(t, "hot_standby_feedback", "off")
-				cluster.Eventually(t, cluster.DefaultDeadline, "the primary to forget what it kept", func() bool {
-					return p.primary.Slots(t)[p.standby.Slot].CatalogXmin == nil
-				})
-				p.primary.Exec(t, "insert into t values (1)")
-				p.primary.Exec(t, "alter table t add column a int; alter table t drop column a; alter table t add column b text")
-				p.move(t, "postgres", "s")
-				vacuumFull(t, p.primary.DB("postgres"))
-				p.standby.Set(t, "hot_standby_feedback", "on")
-				p.caughtUp(t)
+				p, worker := lapsed(t, major)
 				p.primary.Kill9(t)
 
 				for _, signal := range []syscall.Signal{end, syscall.SIGCONT} {

@@ -23,8 +23,20 @@ func (p *pass) noteFeedback() {
 	}
 }
 
+// takeOut takes the copies out of use before the primary is asked, which may prove them again: it may not answer for long, and
+// a promotion, or the end of the worker, is to find them so.
+func (p *pass) takeOut() (err error) {
+	p.out = p.refused(new(refusal).lapsing())
+	p.plans = nil
+	p.local, err = p.h.Slots(p.ctx)
+	return err
+}
+
 // unread shows what it means to the copies that the primary could not be read, or is not the one to copy from.
 func (p *pass) unread(err error) []host.SlotStatus {
+	if p.out != nil {
+		return p.out
+	}
 	var r *refusal
 	promoted := errors.Is(err, errPromotion) || errors.Is(context.Cause(p.remote), errPromotion)
 	// The lapse is known now: no later pass would find it again.

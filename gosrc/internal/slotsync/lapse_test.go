@@ -198,6 +198,21 @@ func TestLapseBeforeFailedPass(t *testing.T) {
 	}
 }
 
+// Whatever happens while the primary is asked finds the copies out of use, if feedback was off.
+func TestLapseBeforeRead(t *testing.T) {
+	for _, major := range []int{15, 16} {
+		inBench(t, major, func(t *testing.T, b *bench) {
+			b.with(row("a"))
+			b.host.State.FeedbackLapses++
+			b.primary.onRead = func() { b.usable("a", false) }
+			b.pass("a updated ready")
+			b.usable("a", true)
+			b.primary.onRead = nil
+			b.pass("a unchanged ready")
+		})
+	}
+}
+
 // A pass that saw a lapse and came to no end shows what the lapse means.
 func TestLapseInFailedPass(t *testing.T) {
 	for _, major := range []int{15, 16} {
@@ -290,11 +305,11 @@ func TestLapseOfSlotThatStoodStill(t *testing.T) {
 		b.with(row("a"))
 		b.host.State.FeedbackLapses++
 		b.protect(720)
-		b.pass("a unchanged ready")
+		b.pass("a updated ready")
 		b.usable("a", true)
 		b.primary.slot("a").CatalogXmin, b.primary.slot("a").ConfirmedFlushLSN = 710, 6000
 		b.host.State.FeedbackLapses++
-		b.pass("a updated waiting catalog_xmin_not_protected")
+		b.pass("a skipped waiting catalog_xmin_not_protected")
 		b.usable("a", false)
 	})
 }

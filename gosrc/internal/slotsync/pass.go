@@ -62,12 +62,13 @@ type pass struct {
 	input    input
 	plans    []*plan
 
-	lapsed  bool          // a read in this pass showed a lapse
-	wasOff  bool          // feedback was off, which is certainly one
-	changed bool          // something was done, or is about to be possible
-	awaited bool          // a position is on its way here
-	soon    time.Duration // after which there is something to do whatever happens at the primary; 0: nothing
-	more    bool          // files that copies need are left to the next pass, which is to come at once
+	lapsed  bool              // a read in this pass showed a lapse
+	wasOff  bool              // feedback was off, which is certainly one
+	out     []host.SlotStatus // the copies as that was found at the beginning
+	changed bool              // something was done, or is about to be possible
+	awaited bool              // a position is on its way here
+	soon    time.Duration     // after which there is something to do whatever happens at the primary; 0: nothing
+	more    bool              // files that copies need are left to the next pass, which is to come at once
 }
 
 // run carries a pass out. Where it fails as a whole it may still return rows, for what the failure means to the copies.
@@ -84,6 +85,11 @@ func (p *pass) run() ([]host.SlotStatus, error) {
 		return p.refused(r), r
 	}
 	p.noteFeedback()
+	if p.wasOff {
+		if err := p.takeOut(); err != nil {
+			return nil, err
+		}
+	}
 	p.progress("reading", 0, 0)
 	if err := p.read(); err != nil {
 		return p.unread(err), err
