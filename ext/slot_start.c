@@ -10,6 +10,22 @@
 
 #include "slot.h"
 
+/* Read the record at lsn and tell whether it is a list of running transactions */
+static bool
+read_kind(XLogReaderState *reader, XLogRecPtr lsn)
+{
+	char *problem = NULL;
+
+	XLogBeginRead(reader, lsn);
+	if (XLogReadRecord(reader, &problem) == NULL)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read WAL at %X/%X: %s", LSN_FORMAT_ARGS(lsn),
+						problem ? problem : "it is not replayed yet")));
+	return XLogRecGetRmid(reader) == RM_STANDBY_ID &&
+		   (XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_RUNNING_XACTS;
+}
+
 /*
  * Is the record at lsn a list of running transactions? What else a slot can begin at is
  * the start of a server (xlog_decode(), decode.c). The record has to be replayed.
@@ -19,8 +35,7 @@ replsync_is_running_xacts(XLogRecPtr lsn)
 {
 	ReadLocalXLogPageNoWaitPrivate at_end = {0};
 	XLogReaderState *reader;
-	char *problem = NULL;
-	bool found;
+	volatile bool found = false;
 
 	reader = XLogReaderAllocate(wal_segment_size, NULL,
 								XL_ROUTINE(.page_read = read_local_xlog_page_no_wait,
@@ -29,14 +44,16 @@ replsync_is_running_xacts(XLogRecPtr lsn)
 								&at_end);
 	if (reader == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-	XLogBeginRead(reader, lsn);
-	if (XLogReadRecord(reader, &problem) == NULL)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not read WAL at %X/%X: %s", LSN_FORMAT_ARGS(lsn),
-						problem ? problem : "it is not replayed yet")));
-	found = XLogRecGetRmid(reader) == RM_STANDBY_ID &&
-			(XLogRecGetInfo(reader) & ~XLR_INFO_MASK) == XLOG_RUNNING_XACTS;
-	XLogReaderFree(reader);
+
+	/* The file of the segment is closed by nobody else, also after an error. */
+	PG_TRY();
+	{
+		found = read_kind(reader, lsn);
+	}
+	PG_FINALLY();
+	{
+		XLogReaderFree(reader);
+	}
+	PG_END_TRY();
 	return found;
 }

@@ -1,6 +1,10 @@
 package regress_test
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -63,4 +67,57 @@ func TestPreparedOverCrash(t *testing.T) {
 		require.Contains(t, text, "table public.changed: INSERT: a[bigint]:17")
 		require.NotContains(t, text, "a[bigint]:1\n", "what was consumed")
 	})
+}
+
+// On 15 the worker reads the WAL where a slot begins. Where that fails the copy stays where it is, and no file stays open.
+func TestDamagedWAL(t *testing.T) {
+	onEachVersion(t, func(t *testing.T, major int) {
+		if major >= firstConflict {
+			t.Skip("nobody reads WAL")
+		}
+		p := newPair(t, major, onDemand)
+		p.createSlot(t, "postgres", "s", "test_decoding")
+		p.syncReady(t, "s")
+		before := *p.standby.Slots(t)["s"].RestartLSN
+		p.move(t, "postgres", "s")
+		p.primary.WaitReplayed(t, p.standby)
+		p.damageWAL(t, *p.primary.Slots(t)["s"].RestartLSN)
+
+		var open int
+		for i := range 3 {
+			row := syncSlots(t, p.standby)["s"]
+			require.Equal(t, "failed", row.Action, "%+v", row)
+			if i == 0 {
+				open = openWAL(t, p.standby)
+			}
+		}
+		require.Equal(t, open, openWAL(t, p.standby))
+		require.Equal(t, before, *p.standby.Slots(t)["s"].RestartLSN)
+	})
+}
+
+// damageWAL takes the header from a page of the standby's WAL.
+func (p *pair) damageWAL(t *testing.T, at cluster.LSN) {
+	t.Helper()
+	const page, segment = 8192, 16 << 20
+	name := cluster.QueryOne[string](t, p.primary, "select pg_walfile_name($1)", at)
+	file, err := os.OpenFile(filepath.Join(p.standby.DataDir(), "pg_wal", name), os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = file.WriteAt(make([]byte, 24), int64(at%segment/page*page))
+	require.NoError(t, errors.Join(err, file.Close()))
+}
+
+// openWAL counts the files of WAL that the slot worker has open.
+func openWAL(t *testing.T, standby *cluster.Server) (n int) {
+	t.Helper()
+	files := fmt.Sprintf("/proc/%d/fd", workerStatus(t, standby).PID)
+	entries, err := os.ReadDir(files)
+	require.NoError(t, err)
+	for _, entry := range entries {
+		target, _ := os.Readlink(filepath.Join(files, entry.Name()))
+		if strings.Contains(target, "/pg_wal/") {
+			n++
+		}
+	}
+	return n
 }
