@@ -22,8 +22,8 @@ const (
 )
 
 // maxReads is after how many different sequences a session gives way to a new one: a server process keeps what it has looked
-// up of each in its caches, about 3 kB, for as long as it lives.
-const maxReads = 15000
+// up of each in its caches, some 2.5 kB, for as long as it lives.
+const maxReads = 20000
 
 // catalogBytes is of pg_class with some ten relations for each sequence: to read more of it takes longer than it saves.
 const catalogBytes = 2048
@@ -107,7 +107,7 @@ func (c *Client) Mark(ctx context.Context) (Mark, error) {
 		return Mark{}, err
 	}
 	c.mark = mark
-	if err := c.readCatalogs(ctx); err != nil {
+	if err := c.readCatalogs(ctx, len(c.known.sequences)*c.opts.CatalogBytes); err != nil {
 		return Mark{}, err
 	}
 	return mark, nil

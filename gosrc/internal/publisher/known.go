@@ -106,15 +106,15 @@ func (k *known) trim(read int) {
 	}
 }
 
-// readCatalogs finds out whether what is known of sequences is still so.
-func (c *Client) readCatalogs(ctx context.Context) error {
-	if len(c.known.sequences) == 0 || c.major < firstHash || c.mark.InRecovery {
+// readCatalogs finds out whether what is known of sequences is still so, unless pg_class is larger than that.
+func (c *Client) readCatalogs(ctx context.Context, bytes int) error {
+	if bytes == 0 || c.major < firstHash || c.mark.InRecovery {
 		c.known.see("")
 		return nil
 	}
 	var digest *string
 	err := c.do(ctx, "read the catalogs", func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, catalogsSQL, pgx.QueryExecModeCacheStatement, len(c.known.sequences)*c.opts.CatalogBytes)
+		rows, err := conn.Query(ctx, catalogsSQL, pgx.QueryExecModeCacheStatement, bytes)
 		if err != nil {
 			return err
 		}

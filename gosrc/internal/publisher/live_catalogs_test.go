@@ -39,6 +39,23 @@ func testCatalogs(t *testing.T, s *server) {
 	two := publisher.Value{Definition: bigint(), Position: at(6, true)}
 	require.Equal(t, []publisher.Value{one, two}, settle())
 
+	// What is selected is known, unless it has changed before it is read.
+	choose := func() {
+		c = s.client(t, "reader", publisher.Options{CatalogBytes: 1 << 30})
+		require.Equal(t, names, selected(t, c, nil, host.SequenceSelection{Include: []string{"c.*"}}))
+	}
+	choose()
+	values, alone := read()
+	require.Equal(t, []publisher.Value{one, two}, values)
+	require.Equal(t, c.Major() >= 18, alone)
+	choose()
+	s.exec(t, "ALTER SEQUENCE c.two CYCLE")
+	two.Definition.Cycle = true
+	values, alone = read()
+	require.Equal(t, []publisher.Value{one, two}, values)
+	require.False(t, alone)
+	settle()
+
 	temporary := s.session(t)
 	_, err := temporary.Exec(t.Context(), "CREATE TEMP SEQUENCE mine")
 	require.NoError(t, err)
@@ -47,7 +64,7 @@ func testCatalogs(t *testing.T, s *server) {
 	settle() // the first temporary object of a session may make a schema
 	_, err = temporary.Exec(t.Context(), "CREATE TEMP SEQUENCE another")
 	require.NoError(t, err)
-	values, alone := read()
+	values, alone = read()
 	require.Equal(t, []publisher.Value{one, two}, values)
 	require.True(t, alone, "neither tables nor temporary sequences matter")
 	s.exec(t, "SELECT setval('c.two', 8)")

@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"context"
+	"math"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,13 +13,21 @@ import (
 // perYield is how many names are handed on at a time.
 const perYield = 1000
 
-// Select lists the sequences that belong to a selection, ordered by name, and hands them on in parts that are not used again.
+// Select lists the sequences that belong to a selection, ordered by name, and hands them on in parts that are not used again. What
+// it finds of them is known from then on.
 func (c *Client) Select(ctx context.Context, publications []string, selection host.SequenceSelection,
 	yield func([]host.SequenceName) error,
 ) error {
 	const what = "list the sequences"
 	err := c.do(ctx, what, func(ctx context.Context, conn *pgx.Conn) error { return c.checkPublications(ctx, conn, publications) })
 	if err != nil {
+		return err
+	}
+	if _, err := c.Mark(ctx); err != nil {
+		return err
+	}
+	// The list takes to read all of pg_class anyway.
+	if err := c.readCatalogs(ctx, math.MaxInt); err != nil {
 		return err
 	}
 	return c.once(ctx, c.opts.RemoteTimeout, what, func(ctx context.Context, conn *pgx.Conn) error {
@@ -61,13 +70,24 @@ func (c *Client) list(ctx context.Context, conn *pgx.Conn, publications []string
 	var name host.SequenceName
 	var schema string
 	var feeds bool
-	_, err = pgx.ForEachRow(rows, []any{&schema, &name.Name, &feeds}, func() error {
+	var oid, typ int64
+	found := Value{}
+	if c.major < firstSequenceData {
+		// A position that may not be read is an error there: whether it may is still to be asked.
+		found.Problem = NoRight
+	}
+	d := &found.Definition
+	_, err = pgx.ForEachRow(rows, []any{
+		&schema, &name.Name, &feeds, &oid, &typ, &d.Start, &d.Increment, &d.Min, &d.Max, &d.Cycle,
+	}, func() error {
 		if schema != name.Schema {
 			name.Schema = schema // which is then shared by all names in it
 		}
 		if !wanted(selection, name, feeds) {
 			return nil
 		}
+		d.Type = host.OID(typ)
+		c.known.put(name, uint32(oid), &found)
 		if part = append(part, name); len(part) < perYield {
 			return nil
 		}

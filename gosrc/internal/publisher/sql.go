@@ -200,9 +200,11 @@ WITH RECURSIVE published AS (
              ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid
           WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
      )
-SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, f.oid IS NOT NULL
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, f.oid IS NOT NULL, c.oid::pg_catalog.int8,
+       s.seqtypid::pg_catalog.int8, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcycle
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = c.oid
   LEFT JOIN feeding AS f ON f.oid = c.oid
  WHERE c.relkind = 'S' AND c.relpersistence = 'p'
    AND (f.oid IS NOT NULL

@@ -107,8 +107,9 @@ func (w *Worker) request(ctx context.Context, r *host.SequenceRequest, rows emit
 // borrow returns the connection of the subscription, or one for this request alone where that is in use, or the caller's
 // transaction has changed how to connect.
 func (w *Worker) borrow(sub *host.Subscription, s *Settings) (p Publisher, done func()) {
-	st := w.states[sub.OID]
-	if st != nil && !st.busy && (st.publisher == nil || st.access == accessOf(sub, s)) {
+	// One that has no selection yet is about to get one: the first cycle profits from what the request has found.
+	st := w.state(sub)
+	if !st.busy && (st.publisher == nil || st.access == accessOf(sub, s)) {
 		return w.connect(sub, s, st)
 	}
 	p = w.open(w.host, sub, s)

@@ -40,6 +40,7 @@ type Worker struct {
 type state struct {
 	access    access
 	publisher Publisher
+	selected  bool      // it has had a selection
 	busy      bool      // it is being read
 	used      time.Time // when it last was; zero: it is not connected
 	memory    *memory
@@ -159,7 +160,7 @@ func (w *Worker) cycles(ctx context.Context, s *Settings, subs []host.Subscripti
 func (w *Worker) cycle(ctx context.Context, s *Settings, sub *host.Subscription, st *state) error {
 	p, done := w.connect(sub, s, st)
 	began := w.now()
-	st.requested = sub.Requested
+	st.requested, st.selected = sub.Requested, true
 	c := w.newCycle(sub, p, st.memory, nil)
 	c.expected = st.members
 	c.rules.disabled = !sub.Enabled && sub.Done >= sub.Requested
@@ -286,14 +287,14 @@ func (w *Worker) state(sub *host.Subscription) *state {
 	return st
 }
 
-// keepOnly forgets subscriptions that are no more, or have no selection.
+// keepOnly forgets subscriptions that are no more, or have no selection; one that a caller has asked about may get one soon.
 func (w *Worker) keepOnly(subs []host.Subscription) {
 	there := make(map[host.OID]bool, len(subs))
 	for i := range subs {
 		there[subs[i].OID] = true
 	}
 	for oid, st := range w.states {
-		if !there[oid] {
+		if !there[oid] && (st.selected || w.now().Sub(st.used) >= keepOpen) {
 			st.close()
 			delete(w.states, oid)
 		}

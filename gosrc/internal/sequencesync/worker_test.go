@@ -79,3 +79,33 @@ func TestRulesOfADump(t *testing.T) {
 	require.EqualValues(t, 0, r.h.Local(1, named("b")).OID, "not under care")
 	require.EqualValues(t, 1, r.h.Subscription(1).Done)
 }
+
+// TestSelectionIsRemembered has a caller who selects, and the first cycle a moment later: both use one connection. Without a
+// selection it is not kept for long.
+func TestSelectionIsRemembered(t *testing.T) {
+	r := newRig(t)
+	now := time.Now()
+	r.now = func() time.Time { return now }
+	sub := r.h.Subscription(1)
+	r.h.Unsubscribe(1)
+	selects := func() {
+		r.h.Ask(host.SequenceRequest{ID: 7, Kind: host.SelectSequences, Subscription: sub})
+		r.turn()
+		require.NoError(t, r.h.Answered(7).Err)
+	}
+	selects()
+	r.h.Subscribe(sub)
+	r.turn()
+	require.Equal(t, []int{1, 0}, []int{r.o.opened, r.o.closed})
+	r.h.Unsubscribe(1)
+	r.turn()
+	require.Equal(t, []int{1, 1}, []int{r.o.opened, r.o.closed}, "the selection was removed")
+	selects()
+	r.turn()
+	require.Equal(t, []int{2, 1}, []int{r.o.opened, r.o.closed}, "it may come yet")
+	now = now.Add(keepOpen)
+	r.wanted = now
+	r.turn()
+	require.Equal(t, []int{2, 2}, []int{r.o.opened, r.o.closed})
+	require.Empty(t, r.states)
+}
