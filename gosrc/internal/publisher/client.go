@@ -100,7 +100,8 @@ func (c *Client) Mark(ctx context.Context) (Mark, error) {
 	c.round = 0
 	var mark Mark
 	err := c.within(ctx, c.opts.firstTimeout(), "read the position", func(ctx context.Context, conn *pgx.Conn) (err error) {
-		mark, err = c.readMark(ctx, conn)
+		// It is asked again and again.
+		mark, err = c.readMark(ctx, conn, pgx.QueryExecModeCacheStatement)
 		return err
 	})
 	if err != nil {
@@ -164,7 +165,7 @@ func (c *Client) prepare(ctx context.Context, conn *pgx.Conn) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	mark, err := c.readMark(ctx, conn)
+	mark, err := c.readMark(ctx, conn, pgx.QueryExecModeExec)
 	if err != nil {
 		return err
 	}
@@ -188,8 +189,8 @@ func query(ctx context.Context, conn *pgx.Conn, sql string, args ...any) (pgx.Ro
 	return conn.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
 }
 
-func (c *Client) readMark(ctx context.Context, conn *pgx.Conn) (Mark, error) {
-	rows, err := query(ctx, conn, markSQL)
+func (c *Client) readMark(ctx context.Context, conn *pgx.Conn, mode pgx.QueryExecMode) (Mark, error) {
+	rows, err := conn.Query(ctx, markSQL, mode)
 	if err != nil {
 		return Mark{}, err
 	}
