@@ -79,6 +79,7 @@ extern bool replsync_reservation_lost(void);
 extern void replsync_reservation_give_up(void);
 extern bool replsync_wal_available(XLogRecPtr lsn);
 extern bool replsync_is_running_xacts(XLogRecPtr lsn);
+extern XLogRecPtr replsync_flush_lsn(TimeLineID *tli);
 extern bool replsync_restartpoint_is_running(void);
 extern void replsync_check_standby(void);
 extern bool replsync_logical_decoding_possible(void);

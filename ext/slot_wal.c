@@ -311,26 +311,32 @@ replsync_running_version(void)
 	return version;
 }
 
+/* Where the WAL that is here ends, and the timeline of replay: as GetStandbyFlushRecPtr() (walsender.c), which is not for us */
+XLogRecPtr
+replsync_flush_lsn(TimeLineID *tli)
+{
+	TimeLineID receive_tli = 0;
+	XLogRecPtr received = GetWalRcvFlushRecPtr(NULL, &receive_tli);
+	XLogRecPtr replayed = GetXLogReplayRecPtr(tli);
+
+	return receive_tli == *tli && received > replayed ? received : replayed;
+}
+
 /* Describe where this server stands */
 void
 replsync_recovery_state(CoreRecovery *out)
 {
 	TimeLineID replay_tli = 0;
-	TimeLineID receive_tli = 0;
-	XLogRecPtr received = GetWalRcvFlushRecPtr(NULL, &receive_tli);
-	XLogRecPtr replayed = GetXLogReplayRecPtr(&replay_tli);
 
 	memset(out, 0, sizeof(*out));
+	out->replay_lsn = GetXLogReplayRecPtr(NULL);
+	out->flush_lsn = replsync_flush_lsn(&replay_tli);
 	out->system_identifier = GetSystemIdentifier();
 	out->feedback_lapses = replsync_feedback_lapses();
 	out->in_recovery = RecoveryInProgress();
 	out->promote_triggered = PromoteIsTriggered();
 	out->logical_decoding = replsync_logical_decoding_possible();
 	out->timeline = out->in_recovery ? replay_tli : GetWALInsertionTimeLine();
-	out->replay_lsn = replayed;
-
-	/* as GetStandbyFlushRecPtr() (walsender.c), which is not for us on any version */
-	out->flush_lsn = receive_tli == replay_tli && received > replayed ? received : replayed;
 	out->wal_segment_size = wal_segment_size;
 
 	/* what the walreceiver puts beside catalog_xmin (XLogWalRcvSendHSFeedback()) */

@@ -87,7 +87,7 @@ type Host interface {
 	// WALAvailable tells whether the segment of lsn is here and not being removed.
 	WALAvailable(ctx context.Context, lsn LSN) (bool, error)
 
-	// IsRunningXacts tells whether the WAL record at lsn, which has to be replayed, is a list of running transactions.
+	// IsRunningXacts tells whether the WAL record at lsn, which has to be received, is a list of running transactions.
 	IsRunningXacts(ctx context.Context, lsn LSN) (bool, error)
 
 	// RequestFeedback makes the walreceiver send hot standby feedback at once, by a SIGHUP.

@@ -145,12 +145,7 @@ func (p *pass) avoidStarts(plans []*plan) {
 	known := map[host.LSN]bool{}
 	for _, plan := range plans {
 		lsn := plan.snapshot
-		switch {
-		case lsn == 0 || !p.memory.proven[plan.name]:
-			continue
-		case lsn >= p.recovery.ReplayLSN:
-			plan.stay()
-			p.again(p.settings.NaptimeMin)
+		if lsn == 0 || !p.memory.proven[plan.name] {
 			continue
 		}
 		listed, asked := known[lsn]

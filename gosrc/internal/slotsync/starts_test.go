@@ -41,18 +41,6 @@ func TestStarts(t *testing.T) {
 	})
 	inBench(t, 15, func(t *testing.T, b *bench) {
 		b.with(row("a"))
-		b.host.State.ReplayLSN = 1050
-		b.advance()
-		b.pass("a updated ready")
-		require.Equal(t, host.LSN(1000), b.slot("a").RestartLSN, "the record is not replayed yet")
-		require.LessOrEqual(t, w(b.worker), b.worker.settings.NaptimeMin)
-		b.host.State.ReplayLSN = 1051
-		time.Sleep(w(b.worker)) // on the fake clock
-		b.pass("a updated ready")
-		require.Equal(t, host.LSN(1050), b.slot("a").RestartLSN)
-	})
-	inBench(t, 15, func(t *testing.T, b *bench) {
-		b.with(row("a"))
 		b.host.Starts = map[host.LSN]bool{1050: true}
 		b.advance()
 		b.primary.state.PostmasterStart = "another"
