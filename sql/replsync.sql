@@ -62,7 +62,7 @@ CREATE FUNCTION replsync.logical_slot_two_phase_at(slot_name name) RETURNS pg_ls
 	LANGUAGE C VOLATILE STRICT PARALLEL SAFE
 	AS 'MODULE_PATHNAME', 'replsync_logical_slot_two_phase_at';
 
--- The slots themselves: all, or what has changed for this session
+-- The slots themselves: all, or what has changed for the caller
 CREATE FUNCTION replsync.logical_slots(changed boolean DEFAULT false,
 	OUT slot_name name, OUT plugin name, OUT database name, OUT datoid oid, OUT restart_lsn pg_lsn,
 	OUT confirmed_flush_lsn pg_lsn, OUT catalog_xmin xid, OUT two_phase boolean,
