@@ -3,6 +3,7 @@ package sequencesync
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
@@ -27,6 +28,8 @@ type cycle struct {
 	memory    *memory // nil: nothing is set or recorded
 	rules     rules
 	expected  int // sequences, as of the last cycle
+	// first are the names of the first portion: those of the last cycle, and then of this one.
+	first []host.SequenceName
 
 	found   func([]finding) error // takes the findings of a request, which are not there afterwards
 	between func() error          // is called after each portion
@@ -51,18 +54,10 @@ func (c *cycle) run(ctx context.Context) error {
 	if c.sub.ConninfoErr != nil {
 		return c.sub.ConninfoErr
 	}
-	// Nothing that is read afterwards is older than this.
-	mark, err := c.publisher.Mark(ctx)
-	if err != nil {
-		return err
-	}
-	c.mark = mark
-	c.rules.role = c.publisher.User()
-	if c.memory != nil && c.sub.Done < c.sub.Requested {
-		// The selection may have been removed and made again: what was recorded of it may be gone.
-		c.memory.forget()
-	}
 	if c.sub.Unselected {
+		if err := c.begin(ctx); err != nil {
+			return err
+		}
 		if err := c.selectMembers(ctx); err != nil {
 			return err
 		}
@@ -75,7 +70,7 @@ func (c *cycle) run(ctx context.Context) error {
 		end <- err
 		close(portions)
 	})
-	err = nil
+	var err error
 	for p := range portions {
 		if err = safego.Do(func() error { return c.handle(ctx, &p) }); err != nil {
 			break
@@ -87,6 +82,21 @@ func (c *cycle) run(ctx context.Context) error {
 		err = readErr
 	}
 	return err
+}
+
+// begin finds out where the publisher stands: nothing that is read of it afterwards is older than that.
+func (c *cycle) begin(ctx context.Context) error {
+	mark, err := c.publisher.Mark(ctx)
+	if err != nil {
+		return err
+	}
+	c.mark = mark
+	c.rules.role = c.publisher.User()
+	if c.memory != nil && c.sub.Done < c.sub.Requested {
+		// The selection may have been removed and made again: what was recorded of it may be gone.
+		c.memory.forget()
+	}
+	return nil
 }
 
 // selectMembers finds the sequences that the rules of a dump mean.
@@ -103,7 +113,7 @@ func (c *cycle) selectMembers(ctx context.Context) error {
 }
 
 // read brings the sequences of both sides together, one portion ahead of those that are handled. The list of those here is
-// one more ahead: this server looks its sequences up while the publisher does.
+// one more ahead: this server looks its sequences up while the publisher does, and while it is asked where it stands.
 func (c *cycle) read(ctx context.Context, out chan<- portion) error {
 	listing, stop := context.WithCancel(ctx)
 	lists := make(chan []host.LocalSequence)
@@ -112,7 +122,12 @@ func (c *cycle) read(ctx context.Context, out chan<- portion) error {
 		end <- err
 		close(lists)
 	})
-	err := safego.Do(func() error { return c.pair(ctx, lists, out) })
+	err := safego.Do(func() error {
+		if err := c.begin(ctx); err != nil {
+			return err
+		}
+		return c.pair(ctx, lists, out)
+	})
 	stop()
 	if listErr := <-end; err == nil {
 		err = listErr
@@ -140,17 +155,32 @@ func (c *cycle) list(ctx context.Context, out chan<- []host.LocalSequence) error
 	}
 }
 
-// pair reads the publisher's values of sequences.
+// pair reads the publisher's values of sequences. Those that the last cycle began with are read without a list, which is made
+// meanwhile.
 func (c *cycle) pair(ctx context.Context, lists <-chan []host.LocalSequence, out chan<- portion) error {
+	guess := c.first
+	c.first = nil
+	var values []publisher.Value
+	var err error
+	if len(guess) > 0 {
+		if values, err = c.publisher.Values(ctx, guess); err != nil {
+			return err
+		}
+	}
 	for locals := range lists {
 		names := make([]host.SequenceName, len(locals))
 		for i := range locals {
 			names[i] = locals[i].SequenceName
 		}
-		values, err := c.publisher.Values(ctx, names)
-		if err != nil {
-			return err
+		if c.first == nil {
+			c.first = names
 		}
+		if !slices.Equal(names, guess) {
+			if values, err = c.publisher.Values(ctx, names); err != nil {
+				return err
+			}
+		}
+		guess = nil
 		select {
 		case out <- portion{locals, values}:
 		case <-ctx.Done():

@@ -283,3 +283,37 @@ func TestSetFails(t *testing.T) {
 		"e": "failed error", "f": "set ",
 	}, reasons)
 }
+
+// TestCycleBegins has other sequences under care than the last cycle, which tells what is asked for before the list is there.
+func TestCycleBegins(t *testing.T) {
+	r := newRig(t)
+	var asked []string
+	r.o.before = func(names []host.SequenceName) {
+		for _, n := range names {
+			asked = append(asked, n.Name)
+		}
+	}
+	for _, name := range []string{"b", "c"} {
+		r.local(name, 1)
+		r.o.put(name, standing(10))
+	}
+	r.turn()
+	require.Equal(t, []string{"b", "c"}, asked)
+	asked = nil
+	r.o.put("c", standing(11))
+	r.turn()
+	require.Equal(t, []string{"b", "c"}, asked, "once")
+	require.Equal(t, at(11, true), r.h.Local(1, named("c")).Position)
+
+	r.local("a", 1)
+	for i, name := range []string{"a", "b", "c"} {
+		r.o.put(name, standing(int64(20+i)))
+	}
+	r.turn()
+	for i, name := range []string{"a", "b", "c"} {
+		require.Equal(t, at(int64(20+i), true), r.h.Local(1, named(name)).Position, name)
+	}
+	asked = nil
+	r.turn()
+	require.Equal(t, []string{"a", "b", "c"}, asked, "once again")
+}

@@ -47,8 +47,9 @@ type state struct {
 
 	nap       time.Duration
 	due       time.Time
-	requested int64 // generation of the last cycle
-	members   int   // of the last cycle
+	requested int64               // generation of the last cycle
+	members   int                 // of the last cycle
+	first     []host.SequenceName // the names of its first portion
 	mark      host.Watermark
 	complaint string // what the log says is wrong
 }
@@ -218,7 +219,7 @@ func (st *state) pause(s *Settings, err error, moved bool, took time.Duration) {
 
 func (w *Worker) newCycle(sub *host.Subscription, p Publisher, m *memory, found func([]finding) error) *cycle {
 	return &cycle{
-		host: w.host, publisher: p, sub: sub, memory: m, found: found,
+		host: w.host, publisher: p, sub: sub, memory: m, found: found, first: w.state(sub).first,
 		rules: rules{subscription: sub.Name, margin: sub.Margin},
 	}
 }
@@ -237,7 +238,7 @@ func (w *Worker) finish(ctx context.Context, c *cycle, err error) error {
 		old := mark != c.sub.Watermark && w.now().Sub(c.sub.WatermarkWritten) >= markInterval
 		end.Write = moved || old
 		st := w.state(c.sub)
-		st.members = c.members
+		st.members, st.first = c.members, c.first
 		st.memory.trim(c.members)
 	}
 	return w.host.FinishSequences(ctx, c.sub.OID, end)
