@@ -2,9 +2,7 @@ package publisher
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,7 +20,8 @@ const (
 )
 
 // maxReads is after how many different sequences a session gives way to a new one: a server process keeps what it has looked
-// up of each in its caches, some 2.5 kB, for as long as it lives.
+// up of each in its caches, some 2.5 kB, for as long as it lives. Where there are more sequences than that, so that each session
+// begins with nothing in its caches, two of half the size read them side by side.
 const maxReads = 20000
 
 // catalogBytes is of pg_class with some ten relations for each sequence: to read more of it takes longer than it saves.
@@ -49,21 +48,33 @@ func (o *Options) firstTimeout() time.Duration {
 
 // Client reads a publisher. It is not safe for concurrent use.
 type Client struct {
-	session *remote.Session
-	opts    Options
+	first  *reader
+	second *reader // of the other half, where there are many sequences
+	opts   Options
 
-	major int
-	user  string
-	reads int // sequences read since the session began, but for those of rounds that were all its own
-	round int // sequences read since the last mark
 	known known
 	mark  Mark // the last one that was asked for
+}
+
+// isLarge tells whether there are more sequences than a session has in its caches.
+func (c *Client) isLarge() bool { return c.known.count() > c.opts.MaxReads }
+
+// maxReads bounds the sessions: together they have as much in their caches as one of them might.
+func (c *Client) maxReads() int {
+	if c.isLarge() {
+		return c.opts.MaxReads / 2
+	}
+	return c.opts.MaxReads
 }
 
 // Mark is where the publisher stands.
 type Mark struct {
 	host.Watermark
 	InRecovery bool
+
+	user string // the role of the session
+	// transactions says which transactions have ended, and is the same as long as none has; empty on a standby.
+	transactions string
 }
 
 // New makes a client; it connects when first used.
@@ -74,102 +85,44 @@ func New(connect remote.Connect, opts Options) *Client {
 	if opts.CatalogBytes <= 0 {
 		opts.CatalogBytes = catalogBytes
 	}
-	return &Client{session: remote.New(connect, remote.Server{At: "of the publisher"}), opts: opts, known: newKnown()}
+	c := &Client{opts: opts, known: newKnown()}
+	c.first, c.second = newReader(c, connect), newReader(c, connect)
+	return c
 }
 
 // User names the role of the connection, once there was one.
-func (c *Client) User() string { return c.user }
+func (c *Client) User() string { return c.mark.user }
 
 // Major is the version of the publisher, once there was a connection.
-func (c *Client) Major() int { return c.major }
+func (c *Client) Major() int { return c.first.major }
 
-// Close closes the connection; the client can go on to be used.
-func (c *Client) Close() { c.session.Close() }
+// Close closes the connections; the client can go on to be used.
+func (c *Client) Close() {
+	c.first.session.Close()
+	c.second.session.Close()
+}
 
 // Mark reads where the publisher stands. What [Client.Values] returns afterwards is as new as that: it fails once it would
 // have to read another server, or the same one further back.
 func (c *Client) Mark(ctx context.Context) (Mark, error) {
 	c.mark = Mark{}
-	if c.reads == c.round {
-		// It will read the same ones again, which it has in its caches already.
-		c.reads = 0
+	if read := c.first.beginRound() + c.second.beginRound(); read > 0 {
+		c.known.trim(read)
 	}
-	if c.round > 0 {
-		c.known.trim(c.round)
-	}
-	c.round = 0
 	var mark Mark
-	err := c.within(ctx, c.opts.firstTimeout(), "read the position", func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := c.first.within(ctx, c.opts.firstTimeout(), "read the position", func(ctx context.Context, conn *pgx.Conn) (err error) {
 		// It is asked again and again.
-		mark, err = c.readMark(ctx, conn, pgx.QueryExecModeCacheStatement)
+		mark, err = c.first.readMark(ctx, conn, pgx.QueryExecModeCacheStatement)
 		return err
 	})
 	if err != nil {
 		return Mark{}, err
 	}
 	c.mark = mark
-	if err := c.readCatalogs(ctx, len(c.known.sequences)*c.opts.CatalogBytes); err != nil {
+	if err := c.readCatalogs(ctx, c.known.count()*c.opts.CatalogBytes); err != nil {
 		return Mark{}, err
 	}
 	return mark, nil
-}
-
-// statement is what is done with a connection.
-type statement func(ctx context.Context, conn *pgx.Conn) error
-
-// do runs f with a connection, and once more with a new one if that was lost: between two cycles the publisher may have been
-// restarted. what completes "could not ...".
-func (c *Client) do(ctx context.Context, what string, f statement) error {
-	return c.within(ctx, c.opts.RemoteTimeout, what, f)
-}
-
-func (c *Client) within(ctx context.Context, timeout time.Duration, what string, f statement) error {
-	used := c.session.Conn() != nil
-	err := c.once(ctx, timeout, what, f)
-	if err != nil && used && c.session.Conn() == nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
-		err = c.once(ctx, timeout, what, f)
-	}
-	return err
-}
-
-func (c *Client) once(ctx context.Context, timeout time.Duration, what string, f statement) error {
-	if c.reads > c.opts.MaxReads {
-		c.session.Close()
-	}
-	if err := c.session.Open(ctx, c.opts.firstTimeout(), c.prepare); err != nil {
-		return err
-	}
-	return c.session.Use(ctx, timeout, what, f)
-}
-
-// prepare makes the session ours.
-func (c *Client) prepare(ctx context.Context, conn *pgx.Conn) error {
-	c.reads = 0
-	major, err := remote.MajorVersion(conn)
-	if err != nil {
-		return err
-	}
-	if major < oldestMajor {
-		return errTooOld(major)
-	}
-	c.major = major
-	wait := lockTimeout
-	if c.opts.RemoteTimeout > 0 {
-		wait = min(wait, c.opts.RemoteTimeout/2)
-	}
-	rows, err := query(ctx, conn, sessionSQL, strconv.FormatInt(wait.Milliseconds(), 10))
-	if err != nil {
-		return err
-	}
-	rows.Close()
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	mark, err := c.readMark(ctx, conn, pgx.QueryExecModeExec)
-	if err != nil {
-		return err
-	}
-	return c.mark.allows(mark)
 }
 
 // allows tells whether values read at another mark may take the place of those at this one.
@@ -182,34 +135,4 @@ func (m Mark) allows(other Mark) error {
 	e.Detail = fmt.Sprintf("It stood at %s of timeline %d of system %d, and a new connection leads to %s of timeline %d of system %d.",
 		m.LSN, m.Timeline, m.SystemIdentifier, other.LSN, other.Timeline, other.SystemIdentifier)
 	return e
-}
-
-// query is like that of pgx, but keeps no statement in the session: a plan that was made for other names need not suit.
-func query(ctx context.Context, conn *pgx.Conn, sql string, args ...any) (pgx.Rows, error) {
-	return conn.Query(ctx, sql, append([]any{pgx.QueryExecModeExec}, args...)...)
-}
-
-func (c *Client) readMark(ctx context.Context, conn *pgx.Conn, mode pgx.QueryExecMode) (Mark, error) {
-	rows, err := conn.Query(ctx, markSQL, mode)
-	if err != nil {
-		return Mark{}, err
-	}
-	var m Mark
-	var system, control int64
-	var wal *string
-	var lsn string
-	_, err = pgx.ForEachRow(rows, []any{&c.user, &m.InRecovery, &system, &wal, &control, &lsn}, func() error { return nil })
-	if err != nil {
-		return Mark{}, err
-	}
-	m.SystemIdentifier, m.Timeline = uint64(system), uint32(control)
-	if wal != nil {
-		timeline, err := strconv.ParseUint(*wal, 16, 32)
-		if err != nil {
-			return Mark{}, fmt.Errorf("unexpected name of a WAL file: %q", *wal)
-		}
-		m.Timeline = uint32(timeline)
-	}
-	m.LSN, err = host.ParseLSN(lsn)
-	return m, err
 }

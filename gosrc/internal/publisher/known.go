@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,12 +19,14 @@ import (
 // known has what was found of sequences. To read by oid takes the publisher half the time that looking their names up does,
 // and half of that again where the catalogs are known to be the same, so that nothing but positions is to be read. An oid is a
 // guess otherwise, which the statement checks: what is not there under its name is looked up. Names are kept as hashes,
-// since 100 000 of them would be most of the worker's memory.
+// since 100 000 of them would be most of the worker's memory. Two readers may use it at the same time.
 type known struct {
+	mutex        sync.Mutex
 	seed, second maphash.Seed
 	sequences    map[uint64]knownSequence
 	definitions  []host.SequenceDefinition
 	numbers      map[host.SequenceDefinition]uint32 // of the definitions
+	transactions string                             // those that had ended before the catalogs were read
 	catalogs     string                             // the digest of them, and of where they are
 	version      uint32                             // of the catalogs; 0: it is not known whether they have changed
 	versions     uint32                             // how many there were
@@ -48,8 +51,16 @@ func (k *known) key(n host.SequenceName) (key uint64, check uint32) {
 	return maphash.Comparable(k.seed, n), uint32(maphash.String(k.second, n.Name))
 }
 
+func (k *known) count() int {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return len(k.sequences)
+}
+
 func (k *known) find(n host.SequenceName) (knownSequence, bool) {
 	key, check := k.key(n)
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
 	s, ok := k.sequences[key]
 	return s, ok && s.check == check
 }
@@ -61,6 +72,8 @@ func (k *known) isCurrent(s knownSequence) bool { return k.version != 0 && s.ver
 func (k *known) put(n host.SequenceName, oid uint32, v *Value) {
 	key, check := k.key(n)
 	s := knownSequence{check: check, oid: oid}
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
 	if v.Problem == None {
 		s.version, s.definition = k.version, k.number(v.Definition)
 	}
@@ -70,9 +83,12 @@ func (k *known) put(n host.SequenceName, oid uint32, v *Value) {
 // forget forgets the oid of a sequence.
 func (k *known) forget(n host.SequenceName) {
 	key, _ := k.key(n)
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
 	delete(k.sequences, key)
 }
 
+// number is that of a definition; called with the mutex held.
 func (k *known) number(d host.SequenceDefinition) uint32 {
 	n, ok := k.numbers[d]
 	if !ok {
@@ -83,8 +99,16 @@ func (k *known) number(d host.SequenceDefinition) uint32 {
 	return n
 }
 
-// see takes in what the catalogs are like; empty if that is not known.
-func (k *known) see(catalogs string) {
+// definitionOf is the definition of a sequence that is current.
+func (k *known) definitionOf(s knownSequence) host.SequenceDefinition {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return k.definitions[s.definition]
+}
+
+// see takes in what the catalogs are like once these transactions have ended; empty if that is not known.
+func (k *known) see(catalogs, transactions string) {
+	k.transactions = transactions
 	switch {
 	case catalogs == "":
 		k.version = 0
@@ -106,14 +130,22 @@ func (k *known) trim(read int) {
 	}
 }
 
+// isStill tells whether nothing can have changed since the catalogs were last seen.
+func (k *known) isStill(transactions string) bool {
+	return k.version != 0 && transactions != "" && transactions == k.transactions
+}
+
 // readCatalogs finds out whether what is known of sequences is still so, unless pg_class is larger than that.
 func (c *Client) readCatalogs(ctx context.Context, bytes int) error {
-	if bytes == 0 || c.major < firstHash || c.mark.InRecovery {
-		c.known.see("")
+	if bytes == 0 || c.first.major < firstHash || c.mark.InRecovery {
+		c.known.see("", "")
+		return nil
+	}
+	if c.known.isStill(c.mark.transactions) {
 		return nil
 	}
 	var digest *string
-	err := c.do(ctx, "read the catalogs", func(ctx context.Context, conn *pgx.Conn) error {
+	err := c.first.do(ctx, "read the catalogs", func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, catalogsSQL, pgx.QueryExecModeCacheStatement, bytes)
 		if err != nil {
 			return err
@@ -122,29 +154,29 @@ func (c *Client) readCatalogs(ctx context.Context, bytes int) error {
 		return err
 	})
 	if err != nil || digest == nil {
-		c.known.see("")
+		c.known.see("", "")
 		return err
 	}
-	c.known.see(fmt.Sprintf("%s %d %d", *digest, c.mark.SystemIdentifier, c.mark.Timeline))
+	c.known.see(fmt.Sprintf("%s %d %d", *digest, c.mark.SystemIdentifier, c.mark.Timeline), c.mark.transactions)
 	return nil
 }
 
 // readKnown reads the sequences of which enough is known, and returns those that are still to be read.
-func (c *Client) readKnown(ctx context.Context, b *batch) ([]int, error) {
+func (r *reader) readKnown(ctx context.Context, b *batch) ([]int, error) {
 	which, found := make([]int, len(b.names)), make([]knownSequence, len(b.names))
 	for i, n := range b.names {
 		which[i] = i
-		found[i], _ = c.known.find(n)
+		found[i], _ = r.client.known.find(n)
 	}
 	// A standby has to be asked more than that.
-	if c.mark.InRecovery {
+	if r.client.mark.InRecovery {
 		return which, nil
 	}
-	which, err := c.readByOID(ctx, b, which, found, c.known.isCurrent, c.readCurrent)
+	which, err := r.readByOID(ctx, b, which, found, r.client.known.isCurrent, r.readCurrent)
 	if err != nil {
 		return nil, err
 	}
-	return c.readByOID(ctx, b, which, found, func(s knownSequence) bool { return s.oid != 0 }, c.readNamed)
+	return r.readByOID(ctx, b, which, found, func(s knownSequence) bool { return s.oid != 0 }, r.readNamed)
 }
 
 // numbered is what is known of the sequences of a batch that have these numbers.
@@ -155,7 +187,7 @@ type numbered struct {
 }
 
 // readByOID reads those of some sequences of which enough is known, and returns those that are still to be read.
-func (c *Client) readByOID(ctx context.Context, b *batch, which []int, found []knownSequence, enough func(knownSequence) bool,
+func (r *reader) readByOID(ctx context.Context, b *batch, which []int, found []knownSequence, enough func(knownSequence) bool,
 	f func(ctx context.Context, conn *pgx.Conn, b *batch, some *numbered) error,
 ) ([]int, error) {
 	some := numbered{known: found, which: make([]int, 0, len(which)), oids: make([]uint32, 0, len(which))}
@@ -168,7 +200,7 @@ func (c *Client) readByOID(ctx context.Context, b *batch, which []int, found []k
 		return which, nil
 	}
 	var refused *pgconn.PgError
-	err := c.do(ctx, "read the sequences", func(ctx context.Context, conn *pgx.Conn) error {
+	err := r.do(ctx, "read the sequences", func(ctx context.Context, conn *pgx.Conn) error {
 		err := f(ctx, conn, b, &some)
 		refused = ofOne(err)
 		return err
@@ -184,14 +216,14 @@ func (c *Client) readByOID(ctx context.Context, b *batch, which []int, found []k
 		b.values[n] = Value{}
 	}
 	if refused.Code == codeLockTimeout {
-		return c.leaveLocked(ctx, b, which)
+		return r.leaveLocked(ctx, b, which)
 	}
 	return which, nil
 }
 
 // readCurrent fills in the values of sequences of which only the positions can have changed.
-func (c *Client) readCurrent(ctx context.Context, conn *pgx.Conn, b *batch, some *numbered) error {
-	rows, err := conn.Query(ctx, currentSQL(c.major), pgx.QueryExecModeCacheStatement, some.oids)
+func (r *reader) readCurrent(ctx context.Context, conn *pgx.Conn, b *batch, some *numbered) error {
+	rows, err := conn.Query(ctx, currentSQL(r.major), pgx.QueryExecModeCacheStatement, some.oids)
 	if err != nil {
 		return err
 	}
@@ -206,7 +238,7 @@ func (c *Client) readCurrent(ctx context.Context, conn *pgx.Conn, b *batch, some
 	}
 	fill := func(i int, p host.SequencePosition) {
 		n := some.which[i]
-		b.values[n] = Value{Definition: c.known.definitions[some.known[n].definition], Position: p}
+		b.values[n] = Value{Definition: r.client.known.definitionOf(some.known[n]), Position: p}
 	}
 	for i := range last {
 		if last[i].Valid {
@@ -224,9 +256,9 @@ func (c *Client) readCurrent(ctx context.Context, conn *pgx.Conn, b *batch, some
 }
 
 // readNamed fills in the values of the sequences that have their oids and names.
-func (c *Client) readNamed(ctx context.Context, conn *pgx.Conn, b *batch, some *numbered) error {
+func (r *reader) readNamed(ctx context.Context, conn *pgx.Conn, b *batch, some *numbered) error {
 	// The plan suits any oids, so that the session keeps it.
-	rows, err := conn.Query(ctx, knownSQL(c.major), pgx.QueryExecModeCacheStatement, some.oids)
+	rows, err := conn.Query(ctx, knownSQL(r.major), pgx.QueryExecModeCacheStatement, some.oids)
 	if err != nil {
 		return err
 	}
@@ -252,7 +284,7 @@ func (c *Client) readNamed(ctx context.Context, conn *pgx.Conn, b *batch, some *
 		default:
 			b.values[n] = v
 		}
-		c.known.put(b.names[n], some.oids[ord-1], &b.values[n])
+		r.client.known.put(b.names[n], some.oids[ord-1], &b.values[n])
 		return nil
 	})
 	return err

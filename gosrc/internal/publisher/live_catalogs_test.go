@@ -93,6 +93,29 @@ func testCatalogs(t *testing.T, s *server) {
 	values, _ = read()
 	require.Equal(t, []publisher.Value{one, two}, values)
 
+	// As long as no transaction ends, that is known without a look at the catalogs.
+	looked := func() (looked bool) {
+		_, err = c.Mark(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, watch.QueryRow(t.Context(),
+			"SELECT query ~ 'pg_relation_size' FROM pg_stat_activity WHERE pid = $1", c.PIDForTest()).Scan(&looked))
+		return looked
+	}
+	settle()
+	s.exec(t, "CREATE TABLE c.u ()")
+	require.Equal(t, c.Major() >= 11, looked())
+	require.False(t, looked())
+	s.exec(t, "SELECT setval('c.one', 9)")
+	one.Position = at(9, true)
+	tx, err := watch.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "ALTER SEQUENCE c.two MAXVALUE 100")
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "ROLLBACK")
+	require.NoError(t, err)
+	require.Equal(t, c.Major() >= 11, looked(), "a transaction that was taken back has ended too")
+	require.False(t, looked())
+
 	// Dropped between the look at the catalogs and the read.
 	settle()
 	_, err = c.Mark(t.Context())

@@ -2,7 +2,11 @@ package publisher_test
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"slices"
+	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -69,6 +73,66 @@ func testSession(t *testing.T, s *server) {
 	require.Error(t, err)
 	require.Contains(t, host.Describe(err).Hint+host.Describe(err).Text, "replsync.remote_timeout")
 	require.NoError(t, tx.Rollback(t.Context()))
+}
+
+// testLarge has more sequences than a session is to have in its caches: two read them, which have an end too.
+func testLarge(t *testing.T, s *server) {
+	const n = 40
+	s.exec(t, "CREATE SCHEMA large", fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..%d LOOP EXECUTE format('CREATE SEQUENCE large.s%%s', i);
+		PERFORM setval(format('large.s%%s', i), i, i %% 3 > 0); END LOOP; END $$`, n))
+	var mutex sync.Mutex
+	var connected []*pgx.Conn
+	connect := func(ctx context.Context) (*pgx.Conn, error) {
+		conn, err := s.connect("postgres")(ctx)
+		mutex.Lock()
+		defer mutex.Unlock()
+		connected = append(connected, conn)
+		return conn, err
+	}
+	c := publisher.New(connect, publisher.Options{MaxReads: 20, RemoteTimeout: 20 * time.Second})
+	defer c.Close()
+	names := make([]host.SequenceName, n)
+	for i := range names {
+		names[i] = name("large", fmt.Sprintf("s%d", i+1))
+	}
+	open := func() (count int) {
+		for _, conn := range connected {
+			if !conn.IsClosed() {
+				count++
+			}
+		}
+		return count
+	}
+	for round := range 3 {
+		_, err := c.Mark(t.Context())
+		require.NoError(t, err)
+		for portion := range slices.Chunk(append(names, name("large", "nowhere")), 8) {
+			v, err := c.Values(t.Context(), portion)
+			require.NoError(t, err)
+			for i := range v {
+				if portion[i].Name == "nowhere" {
+					require.Equal(t, publisher.Missing, v[i].Problem)
+					continue
+				}
+				number, err := strconv.ParseInt(portion[i].Name[1:], 10, 64)
+				require.NoError(t, err)
+				require.Equal(t, publisher.Value{Definition: bigint(), Position: at(number, number%3 > 0)}, v[i], portion[i].Name)
+			}
+			if round > 0 {
+				require.Equal(t, 2, open())
+			}
+		}
+	}
+	require.Greater(t, len(connected), 4, "sessions have an end")
+
+	// One of the two finds that it is led elsewhere.
+	_, err := c.Mark(t.Context())
+	require.NoError(t, err)
+	c.SetMarkForTest(func(m *publisher.Mark) { m.LSN += 1 << 40 })
+	require.NoError(t, connected[len(connected)-1].Close(t.Context()))
+	require.NoError(t, connected[len(connected)-2].Close(t.Context()))
+	_, err = c.Values(t.Context(), names)
+	require.ErrorContains(t, err, "the publisher changed")
 }
 
 // testFrozen has a server process that does not answer: that is noticed long before a statement may take too long.

@@ -75,6 +75,7 @@ func TestLive(t *testing.T) {
 	t.Run("dropped meanwhile", func(t *testing.T) { testDropped(t, s) })
 	t.Run("selection", func(t *testing.T) { testSelection(t, s) })
 	t.Run("session", func(t *testing.T) { testSession(t, s) })
+	t.Run("large", func(t *testing.T) { testLarge(t, s) })
 	t.Run("frozen", func(t *testing.T) { testFrozen(t, s) })
 	t.Run("restart", func(t *testing.T) { testRestart(t, s) })
 	t.Run("standby", func(t *testing.T) { testStandby(t, s) })

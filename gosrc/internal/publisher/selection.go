@@ -19,7 +19,7 @@ func (c *Client) Select(ctx context.Context, publications []string, selection ho
 	yield func([]host.SequenceName) error,
 ) error {
 	const what = "list the sequences"
-	err := c.do(ctx, what, func(ctx context.Context, conn *pgx.Conn) error { return c.checkPublications(ctx, conn, publications) })
+	err := c.first.do(ctx, what, func(ctx context.Context, conn *pgx.Conn) error { return c.checkPublications(ctx, conn, publications) })
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func (c *Client) Select(ctx context.Context, publications []string, selection ho
 	if err := c.readCatalogs(ctx, math.MaxInt); err != nil {
 		return err
 	}
-	return c.once(ctx, c.opts.RemoteTimeout, what, func(ctx context.Context, conn *pgx.Conn) error {
+	return c.first.once(ctx, c.opts.RemoteTimeout, what, func(ctx context.Context, conn *pgx.Conn) error {
 		return c.list(ctx, conn, publications, selection, yield)
 	})
 }
@@ -72,7 +72,7 @@ func (c *Client) list(ctx context.Context, conn *pgx.Conn, publications []string
 	var feeds bool
 	var oid, typ int64
 	found := Value{}
-	if c.major < firstSequenceData {
+	if c.first.major < firstSequenceData {
 		// A position that may not be read is an error there: whether it may is still to be asked.
 		found.Problem = NoRight
 	}

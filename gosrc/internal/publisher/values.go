@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/safego"
 )
 
 // perUnion is how many sequences are read by one UNION ALL, whose planning takes more than its share of many.
@@ -15,30 +16,49 @@ const perUnion = 50
 // Values reads sequences, in the order of the names.
 func (c *Client) Values(ctx context.Context, names []host.SequenceName) ([]Value, error) {
 	values := make([]Value, len(names))
-	c.reads += len(names)
-	c.round += len(names)
-	b := &batch{names: names, values: values}
-	which, err := c.readKnown(ctx, b)
-	if err == nil {
-		err = c.isolate(ctx, b, which, c.readCatalog)
-	}
-	if err == nil && len(b.uncalled) > 0 {
-		for rest := b.uncalled; err == nil && len(rest) > 0; {
-			n := min(perUnion, len(rest))
-			err = c.isolate(ctx, b, rest[:n], c.readPositions)
-			rest = rest[n:]
+	if !c.isLarge() {
+		if err := c.first.read(ctx, names, values); err != nil {
+			return nil, err
 		}
+		return values, nil
+	}
+	half := len(names) / 2
+	second := make(chan error, 1)
+	safego.Go(func() error { return c.second.read(ctx, names[half:], values[half:]) }, func(err error) { second <- err })
+	err := safego.Do(func() error { return c.first.read(ctx, names[:half], values[:half]) })
+	if secondErr := <-second; err == nil {
+		err = secondErr
 	}
 	if err != nil {
 		return nil, err
 	}
+	return values, nil
+}
+
+// read fills in the values of sequences.
+func (r *reader) read(ctx context.Context, names []host.SequenceName, values []Value) error {
+	r.reads += len(names)
+	r.round += len(names)
+	b := &batch{names: names, values: values}
+	which, err := r.readKnown(ctx, b)
+	if err == nil {
+		err = r.isolate(ctx, b, which, r.readCatalog)
+	}
+	for rest := b.uncalled; err == nil && len(rest) > 0; {
+		n := min(perUnion, len(rest))
+		err = r.isolate(ctx, b, rest[:n], r.readPositions)
+		rest = rest[n:]
+	}
+	if err != nil {
+		return err
+	}
 	for _, n := range b.uncalled {
 		if values[n].Problem != None {
 			// The catalogs have more to say about that.
-			c.known.forget(names[n])
+			r.client.known.forget(names[n])
 		}
 	}
-	return values, nil
+	return nil
 }
 
 // batch is what is read at a time. A slice of numbers says which of the names are meant.
@@ -56,17 +76,17 @@ func (b *batch) columns(which []int) (schemas, names []string) {
 	return schemas, names
 }
 
-// read is a statement about some sequences of a batch.
-type read func(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error
+// about is a statement about some sequences of a batch.
+type about func(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error
 
 // isolate runs a statement. Where one sequence can have made it fail, that one is found, by the locks or else by halves, and the
 // others are read without it.
-func (c *Client) isolate(ctx context.Context, b *batch, which []int, f read) error {
+func (r *reader) isolate(ctx context.Context, b *batch, which []int, f about) error {
 	if len(which) == 0 {
 		return nil
 	}
 	var refused *pgconn.PgError
-	err := c.do(ctx, "read the sequences", func(ctx context.Context, conn *pgx.Conn) error {
+	err := r.do(ctx, "read the sequences", func(ctx context.Context, conn *pgx.Conn) error {
 		err := f(ctx, conn, b, which)
 		refused = ofOne(err)
 		return err
@@ -81,19 +101,19 @@ func (c *Client) isolate(ctx context.Context, b *batch, which []int, f read) err
 		return nil
 	}
 	if refused.Code == codeLockTimeout {
-		free, err := c.leaveLocked(ctx, b, which)
+		free, err := r.leaveLocked(ctx, b, which)
 		if err != nil {
 			return err
 		}
 		if len(free) < len(which) {
-			return c.isolate(ctx, b, free, f)
+			return r.isolate(ctx, b, free, f)
 		}
 	}
 	half := len(which) / 2
-	if err := c.isolate(ctx, b, which[:half], f); err != nil {
+	if err := r.isolate(ctx, b, which[:half], f); err != nil {
 		return err
 	}
-	return c.isolate(ctx, b, which[half:], f)
+	return r.isolate(ctx, b, which[half:], f)
 }
 
 func refusedValue(v Value, refused *pgconn.PgError) Value {
@@ -112,11 +132,11 @@ func refusedValue(v Value, refused *pgconn.PgError) Value {
 }
 
 // leaveLocked marks the sequences that are locked, and returns the others.
-func (c *Client) leaveLocked(ctx context.Context, b *batch, which []int) ([]int, error) {
+func (r *reader) leaveLocked(ctx context.Context, b *batch, which []int) ([]int, error) {
 	locked := make(map[int]bool)
-	err := c.do(ctx, "read the locks", func(ctx context.Context, conn *pgx.Conn) error {
+	err := r.do(ctx, "read the locks", func(ctx context.Context, conn *pgx.Conn) error {
 		schemas, names := b.columns(which)
-		rows, err := query(ctx, conn, lockedSQL(c.major), schemas, names)
+		rows, err := query(ctx, conn, lockedSQL(r.major), schemas, names)
 		if err != nil {
 			return err
 		}
@@ -142,13 +162,13 @@ func (c *Client) leaveLocked(ctx context.Context, b *batch, which []int) ([]int,
 }
 
 // readCatalog reads definitions, and the positions too where a function tells them.
-func (c *Client) readCatalog(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error {
+func (r *reader) readCatalog(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error {
 	for _, n := range which {
 		b.values[n] = Value{Problem: Missing}
-		c.known.forget(b.names[n])
+		r.client.known.forget(b.names[n])
 	}
 	schemas, names := b.columns(which)
-	rows, err := query(ctx, conn, valuesSQL(c.major), schemas, names)
+	rows, err := query(ctx, conn, valuesSQL(r.major), schemas, names)
 	if err != nil {
 		return err
 	}
@@ -156,8 +176,8 @@ func (c *Client) readCatalog(ctx context.Context, conn *pgx.Conn, b *batch, whic
 	var row catalogRow
 	_, err = pgx.ForEachRow(rows, row.columns(), func() error {
 		n := which[row.ord-1]
-		b.values[n] = row.value(c.major)
-		c.known.put(b.names[n], uint32(row.oid), &b.values[n])
+		b.values[n] = row.value(r.major)
+		r.client.known.put(b.names[n], uint32(row.oid), &b.values[n])
 		if b.values[n].Problem == None && row.last == nil {
 			uncalled = append(uncalled, n)
 		}
@@ -170,7 +190,7 @@ func (c *Client) readCatalog(ctx context.Context, conn *pgx.Conn, b *batch, whic
 }
 
 // readPositions reads sequences as tables.
-func (c *Client) readPositions(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error {
+func (r *reader) readPositions(ctx context.Context, conn *pgx.Conn, b *batch, which []int) error {
 	rows, err := query(ctx, conn, positionsSQL(b.names, which))
 	if err != nil {
 		return err
