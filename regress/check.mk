@@ -10,15 +10,18 @@
 # the form that lint asks for, and make bench and make bench-sequences, which take ten minutes each.
 #
 #   PGVERSIONS="15 17"       the major versions to test (default: 15 17 18 19)
+#   PUBLISHERS="10 13"       older ones, whose servers are publishers of sequences (default: 13); may be empty
+#   REPLSYNC_PG16_BINDIR=... the programs of a version that Debian does not have, here 16
 #   RUN=TestName             only these cluster tests
 #   PACKAGES=./regress/...   only the cluster tests of these packages
 #   ROUNDS=25 SEED=7         how many failovers the torture makes, and which (default: 3, other ones each time)
 #   REPLSYNC_KEEP=1          keep the data directories of the servers
 
 PGVERSIONS ?= 15 17 18 19
+PUBLISHERS ?= 13
 REPLSYNC_CACHE ?= /var/cache/replsync
 REPLSYNC_ROOTS ?= $(REPLSYNC_CACHE)/roots
-export PGVERSIONS REPLSYNC_CACHE REPLSYNC_ROOTS
+export PGVERSIONS PUBLISHERS REPLSYNC_CACHE REPLSYNC_ROOTS
 
 GO ?= $(shell command -v go || echo /usr/local/go/bin/go)
 # golangci-lint calls it by name.
@@ -32,7 +35,10 @@ ROUNDS ?= 3
 
 # The servers are started as another user, in roots: that takes root. What is built is built as
 # the caller.
-KEPT = PATH,PGVERSIONS,REPLSYNC_CACHE,REPLSYNC_ROOTS,REPLSYNC_TMP,REPLSYNC_KEEP,REPLSYNC_REFRESH,REPLSYNC_MIRROR,REPLSYNC_PG15_BINDIR,REPLSYNC_PG16_BINDIR,REPLSYNC_PG17_BINDIR,REPLSYNC_PG18_BINDIR,REPLSYNC_PG19_BINDIR,COPT,ASSERT,CI
+EMPTY =
+# Each with a comma behind it, and no blank.
+BINDIRS = $(subst $(EMPTY) ,$(EMPTY),$(foreach major,10 11 12 13 14 15 16 17 18 19,REPLSYNC_PG$(major)_BINDIR,))
+KEPT = PATH,PGVERSIONS,PUBLISHERS,REPLSYNC_CACHE,REPLSYNC_ROOTS,REPLSYNC_TMP,REPLSYNC_KEEP,REPLSYNC_REFRESH,REPLSYNC_MIRROR,$(BINDIRS)COPT,ASSERT,CI
 ifeq ($(shell id -u),0)
 AS_ROOT =
 EXEC_AS_ROOT =
@@ -58,7 +64,7 @@ tools:
 	@$(AS_ROOT) regress/servers/tools.sh build servers lint
 
 servers: tools
-	@$(AS_ROOT) regress/servers/prepare.sh $(PGVERSIONS)
+	@$(AS_ROOT) regress/servers/prepare.sh $(PGVERSIONS) $(PUBLISHERS)
 
 native: tools
 	@$(AS_ROOT) regress/servers/prepare.sh $(NATIVE)
@@ -104,7 +110,7 @@ unit:
 	@$(GO) test -race ./gosrc/...
 
 cluster: installed
-	@echo "== tests on PostgreSQL $(PGVERSIONS)"
+	@echo "== tests on PostgreSQL $(PGVERSIONS)$(if $(strip $(PUBLISHERS)), with publishers of $(PUBLISHERS))"
 	@$(GO) test -race -p 1 -count 1 -timeout 60m -run '$(RUN)' $(EXEC_AS_ROOT) $(PACKAGES)
 
 # Speed and memory, beside core and peers. Without assertions; a peer that cannot be had is left out.

@@ -29,13 +29,18 @@ func onEachVersion(t *testing.T, f func(t *testing.T, major int)) {
 
 func onVersions(t *testing.T, majors []int, f func(t *testing.T, major int)) {
 	for _, major := range majors {
-		t.Run(strconv.Itoa(major), func(t *testing.T) {
-			t.Parallel()
-			running <- struct{}{}
-			t.Cleanup(func() { <-running })
-			f(t, major)
-		})
+		beside(t, strconv.Itoa(major), func(t *testing.T) { f(t, major) })
 	}
+}
+
+// beside runs a test with servers of its own beside others.
+func beside(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		running <- struct{}{}
+		t.Cleanup(func() { <-running })
+		f(t)
+	})
 }
 
 // story is a part of a test. Those that follow rely on it.

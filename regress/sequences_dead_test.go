@@ -10,8 +10,8 @@ import (
 
 // TestSequenceDeadPublisher has a publisher that does not answer, and bounds that nobody wants to wait for.
 func TestSequenceDeadPublisher(t *testing.T) {
-	onTheEnds(t, func(t *testing.T, major int) {
-		publisher := newSubscriber(t, major)
+	withPublishers(t, since10, func(t *testing.T, from, major int) {
+		publisher := newPublisher(t, from)
 		s := newSubscriber(t, major, cluster.Settings(map[string]string{
 			"replsync.connect_timeout": "10min", "replsync.remote_timeout": "10min", "wal_receiver_timeout": "10min",
 		}))

@@ -60,6 +60,22 @@ func onTheEnds(t *testing.T, f func(t *testing.T, major int)) {
 	onVersions(t, ends, f)
 }
 
+const firstSubscriber = 15 // the extension can be built
+
+// since10 is for what any publisher can do.
+const since10 = 10
+
+// withPublishers is onTheEnds for what depends on the publisher: older ones, since that version, are run with the newest subscriber.
+func withPublishers(t *testing.T, since int, f func(t *testing.T, publisher, subscriber int)) {
+	onTheEnds(t, func(t *testing.T, major int) { f(t, major, major) })
+	newest := slices.Max(cluster.Versions(t))
+	for _, older := range cluster.Publishers(t) {
+		if older >= since {
+			beside(t, fmt.Sprintf("%d to %d", older, newest), func(t *testing.T) { f(t, older, newest) })
+		}
+	}
+}
+
 // sequencesOnDemand is a subscriber whose sequences move only when a function is called.
 var sequencesOnDemand = cluster.Setting("replsync.sync_sequences", "off")
 
@@ -72,11 +88,32 @@ var sequencesAtOnce = cluster.Settings(map[string]string{
 func newSubscriber(t *testing.T, major int, opts ...cluster.Option) *cluster.Server {
 	t.Helper()
 	return cluster.New(t, major, append([]cluster.Option{
-		cluster.Name("subscriber"), cluster.Preload("replsync"), cluster.Settings(map[string]string{
-			"max_worker_processes": "60", "max_logical_replication_workers": "30", "max_sync_workers_per_subscription": "2",
-			"max_replication_slots": "60", "max_wal_senders": "60", "wal_receiver_timeout": "60s", "max_prepared_transactions": "5",
-		}), sequencesOnDemand,
+		cluster.Name("subscriber"), cluster.Preload("replsync"), roomy, sequencesOnDemand,
 	}, opts...)...)
+}
+
+// newPublisher makes a server that can be a publisher, and a subscriber if the extension can be built for it.
+func newPublisher(t *testing.T, major int, opts ...cluster.Option) *cluster.Server {
+	t.Helper()
+	if major >= firstSubscriber {
+		return newSubscriber(t, major, opts...)
+	}
+	return cluster.New(t, major, append([]cluster.Option{cluster.Name("publisher"), roomy}, opts...)...)
+}
+
+var roomy = cluster.Settings(map[string]string{
+	"max_worker_processes": "60", "max_logical_replication_workers": "30", "max_sync_workers_per_subscription": "2",
+	"max_replication_slots": "60", "max_wal_senders": "60", "wal_receiver_timeout": "60s", "max_prepared_transactions": "5",
+})
+
+// newSides makes one server that is both sides, or two if the versions differ. The options are the subscriber's.
+func newSides(t *testing.T, publisher, subscriber int, opts ...cluster.Option) (*cluster.Server, *cluster.Server) {
+	t.Helper()
+	s := newSubscriber(t, subscriber, opts...)
+	if publisher == subscriber {
+		return s, s
+	}
+	return newPublisher(t, publisher), s
 }
 
 // replica is a database and the subscription "s" to it in another.

@@ -35,9 +35,9 @@ const threeSequences = "create sequence one; create sequence two; create sequenc
 
 // TestSequenceLocks has locks on sequences on both sides. Only the sequences concerned have to wait for them.
 func TestSequenceLocks(t *testing.T) {
-	onTheEnds(t, func(t *testing.T, major int) {
-		s := newSubscriber(t, major, cluster.Settings(map[string]string{"replsync.remote_timeout": "2s"}))
-		r := newReplica(t, s, s, threeSequences)
+	withPublishers(t, since10, func(t *testing.T, publisher, subscriber int) {
+		p, s := newSides(t, publisher, subscriber, cluster.Settings(map[string]string{"replsync.remote_timeout": "2s"}))
+		r := newReplica(t, p, s, threeSequences)
 		r.add(t, 3, "'all'")
 		value := 0
 		moveAll := func() {

@@ -2,6 +2,7 @@ package regress_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,8 +39,12 @@ func TestSequencePairs(t *testing.T) {
 	for _, major := range majors {
 		servers[major] = newSubscriber(t, major)
 	}
+	older := cluster.Publishers(t)
+	for _, major := range older {
+		servers[major] = newPublisher(t, major)
+	}
 	for _, subscriber := range majors {
-		for _, publisher := range majors {
+		for _, publisher := range slices.Concat(older, majors) {
 			t.Run(fmt.Sprintf("%d to %d", publisher, subscriber), func(t *testing.T) {
 				pairStory(t, servers[publisher], servers[subscriber])
 			})

@@ -2,6 +2,7 @@ package regress_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -9,7 +10,11 @@ import (
 	"github.com/replsync/replsync/regress/cluster"
 )
 
-const firstOwner = 16 // subscriptions may belong to others than superusers: run_as_owner, password_required
+const (
+	firstReadAll = 14 // the role pg_read_all_data
+	firstSCRAM   = 14 // passwords are kept for that by default
+	firstOwner   = 16 // subscriptions may belong to others than superusers: run_as_owner, password_required
+)
 
 // conninfoOf is how a role connects to the publisher.
 func (r *replica) conninfoOf(role string) string {
@@ -24,9 +29,9 @@ func (r *replica) connectAs(t *testing.T, role string) {
 
 // TestSequencePublisherRights has a role on the publisher that may not read everything.
 func TestSequencePublisherRights(t *testing.T) {
-	onTheEnds(t, func(t *testing.T, major int) {
-		s := newSubscriber(t, major)
-		r := newReplica(t, s, s, `create schema app; create sequence app.one; create sequence app.two; create sequence app.three`)
+	withPublishers(t, since10, func(t *testing.T, publisher, subscriber int) {
+		p, s := newSides(t, publisher, subscriber)
+		r := newReplica(t, p, s, `create schema app; create sequence app.one; create sequence app.two; create sequence app.three`)
 		r.pub.Exec(t, `create role reader login replication; grant usage on schema app to reader; grant select on app.one, app.three to reader`)
 		r.connectAs(t, "user=reader")
 		r.add(t, 3, "'all'")
@@ -58,11 +63,15 @@ func TestSequencePublisherRights(t *testing.T) {
 			}
 		}
 		r.pub.Exec(t, "drop owned by reader")
-		r.pub.Exec(t, "grant pg_read_all_data to reader")
+		if publisher >= firstReadAll {
+			r.pub.Exec(t, "grant pg_read_all_data to reader")
+		} else {
+			r.pub.Exec(t, "grant usage on schema app to reader; grant select on all sequences in schema app to reader")
+		}
 		r.sync(t)
 		requirePositions(t, r.sub, "app.one", "200|t")
 		r.connectAs(t, "user=postgres")
-		s.Exec(t, "drop role reader")
+		r.pub.Exec(t, "drop owned by reader; drop role reader")
 	})
 }
 
@@ -153,10 +162,16 @@ func TestCutoverCheckRights(t *testing.T) {
 // TestSequencePassword has an owner who is not a superuser: the connection string must have a password, and the
 // publisher must ask for it.
 func TestSequencePassword(t *testing.T) {
-	onTheEnds(t, func(t *testing.T, major int) {
-		s := newSubscriber(t, major, cluster.HBA("host all secret 127.0.0.1/32 scram-sha-256"))
-		r := newReplica(t, s, s, "create sequence one")
-		s.Exec(t, "create role secret login replication superuser password 'Sesame'; create role open login replication superuser; create role keeper")
+	withPublishers(t, since10, func(t *testing.T, publisher, major int) {
+		s := newSubscriber(t, major)
+		method := "scram-sha-256"
+		if publisher < firstSCRAM {
+			method = "md5"
+		}
+		p := newPublisher(t, publisher, cluster.HBA("host all secret 127.0.0.1/32 "+method))
+		r := newReplica(t, p, s, "create sequence one")
+		p.Exec(t, "create role secret login replication superuser password 'Sesame'; create role open login replication superuser")
+		s.Exec(t, "create role keeper")
 		r.add(t, 1, "'all'")
 		r.move(t, "one", 10)
 
@@ -208,23 +223,27 @@ func requireNoSecrets(t *testing.T, r *replica, secrets ...string) {
 
 // TestSequenceSettings has settings of roles and databases that stand in the way of others.
 func TestSequenceSettings(t *testing.T) {
-	onTheEnds(t, func(t *testing.T, major int) {
-		s := newSubscriber(t, major)
-		r := newReplica(t, s, s, "create sequence one; create table t (id serial primary key)")
+	withPublishers(t, since10, func(t *testing.T, publisher, subscriber int) {
+		p, s := newSides(t, publisher, subscriber)
+		r := newReplica(t, p, s, "create sequence one; create table t (id serial primary key)")
 		r.add(t, 2, "'all'")
 		settings := []string{"default_transaction_read_only = on", "statement_timeout = 1", "lock_timeout = 1",
 			"search_path = nowhere", "default_transaction_isolation = 'serializable'", "idle_in_transaction_session_timeout = 1",
 			"row_security = off", "datestyle = 'german'", "enable_indexscan = off", "client_encoding = 'latin1'"}
-		if major < 19 {
-			settings = append(settings, "standard_conforming_strings = off")
-		}
-		for _, db := range []string{"pub_" + r.name, "sub_" + r.name} {
+		disturb := func(s *cluster.Server, db string) {
 			for _, setting := range settings {
 				s.Exec(t, "alter database "+db+" set "+setting)
 			}
+			if s.Major < 19 {
+				s.Exec(t, "alter database "+db+" set standard_conforming_strings = off")
+			}
 		}
-		s.Exec(t, `alter role postgres set default_transaction_read_only = on; alter role postgres set statement_timeout = 1;
-			alter role postgres set extra_float_digits = 0`)
+		disturb(p, "pub_"+r.name)
+		disturb(s, "sub_"+r.name)
+		for _, server := range slices.Compact([]*cluster.Server{p, s}) {
+			server.Exec(t, `alter role postgres set extra_float_digits = 0; alter role postgres set statement_timeout = 1;
+				alter role postgres set default_transaction_read_only = on`)
+		}
 		// A session whose settings are not disturbed by them.
 		quiet := r.sub.With("options='-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off -c idle_in_transaction_session_timeout=0'")
 		source := r.pub.With("options='-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off -c idle_in_transaction_session_timeout=0'")

@@ -16,22 +16,32 @@ func (r *replica) under(t *testing.T) []string {
 		where subscription = 's' order by 1`)
 }
 
+const firstPartitioned = 13 // partitioned tables can be published, not only their partitions
+
 // TestSequenceSelection says which sequences belong to a subscription.
 func TestSequenceSelection(t *testing.T) {
-	onTheEnds(t, func(t *testing.T, major int) {
-		s := newSubscriber(t, major)
+	withPublishers(t, since10, func(t *testing.T, publisher, subscriber int) {
+		p, s := newSides(t, publisher, subscriber)
 		const ddl = `
 			create schema other;
 			create table published (id serial primary key, nr bigint generated always as identity);
-			create table parts (id serial, at date, primary key (id, at)) partition by range (at);
+			create table parts (id serial, at date) partition by range (at);
 			create table part1 partition of parts for values from ('2026-01-01') to ('2027-01-01');
 			create sequence shared; create table defaulted (id bigint primary key default nextval('shared'), x int default 2 * nextval('shared'));
 			create table other.published (id serial primary key);
 			create table hidden (id serial primary key); create table other.hidden (id serial primary key);
-			create sequence in_code; create sequence other.in_code; create unlogged sequence unlogged;
+			create sequence in_code; create sequence other.in_code;
 			create table owns (id int primary key); create sequence owned owned by owns.id`
-		r := replicaDatabases(t, s, s, ddl)
-		r.pub.Exec(t, `drop publication p; create publication p for table published, parts, defaulted, owns;
+		r := replicaDatabases(t, p, s, ddl)
+		r.sub.Exec(t, "create unlogged sequence unlogged")
+		if publisher >= firstUnlogged {
+			r.pub.Exec(t, "create unlogged sequence unlogged")
+		}
+		parts := "parts"
+		if publisher < firstPartitioned {
+			parts = "part1"
+		}
+		r.pub.Exec(t, `drop publication p; create publication p for table published, defaulted, owns, `+parts+`;
 			create publication q for table other.published; create publication leaves for table part1`)
 		r.sub.Subscribe(t, "s", r.pub, cluster.SubscriptionOptions{Publications: []string{"p", "q"}})
 		r.sub.WaitSubscribed(t, "s", r.pub)

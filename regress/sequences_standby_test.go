@@ -9,16 +9,21 @@ import (
 	"github.com/replsync/replsync/regress/cluster"
 )
 
+const (
+	firstSignal   = 12 // a standby has standby.signal, not recovery.conf
+	firstUnlogged = 15 // unlogged sequences; before, those of unlogged tables are logged
+)
+
 // TestSequencesOfStandby has a publisher that is a standby itself, and only for the sequences.
 func TestSequencesOfStandby(t *testing.T) {
-	onTheEnds(t, func(t *testing.T, major int) {
-		primary := newSubscriber(t, major)
-		r := replicaDatabases(t, primary, primary, shopDDL+"; create unlogged sequence unlogged")
+	withPublishers(t, firstSignal, func(t *testing.T, publisher, subscriber int) {
+		primary := newPublisher(t, publisher)
+		r := replicaDatabases(t, primary, newSubscriber(t, subscriber), shopDDL)
+		r.sub.Exec(t, "create sequence unlogged")
+		if publisher >= firstUnlogged {
+			r.pub.Exec(t, "create unlogged sequence unlogged")
+		}
 		standby := primary.Standby(t)
-		subscriber := newSubscriber(t, major)
-		subscriber.Exec(t, "create database sub_"+r.name)
-		r.subscriber, r.sub = subscriber, subscriber.DB("sub_"+r.name)
-		r.sub.Exec(t, shopDDL+"; create extension replsync; create sequence unlogged")
 		r.move(t, "orders_id_seq", 10)
 		r.pub.Exec(t, "select setval('tickets', 5000, false)")
 		primary.WaitReplayed(t, standby)

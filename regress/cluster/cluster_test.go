@@ -301,8 +301,12 @@ func TestEventually(t *testing.T) {
 }
 
 func TestVersionsMissing(t *testing.T) {
-	t.Setenv("PGVERSIONS", "14")
-	require.Contains(t, failure(t, func(t T) { Versions(t) }), "PostgreSQL 14 is neither")
+	t.Setenv("PGVERSIONS", "9")
+	require.Contains(t, failure(t, func(t T) { Versions(t) }), "PostgreSQL 9 is neither")
+	t.Setenv("PUBLISHERS", "9")
+	require.Contains(t, failure(t, func(t T) { Publishers(t) }), "PostgreSQL 9 is neither")
+	t.Setenv("PUBLISHERS", "")
+	require.Empty(t, Publishers(t))
 }
 
 func TestTestDecodingColumns(t *testing.T) {

@@ -16,7 +16,8 @@
 //
 // # Where the servers come from
 //
-// The major versions to test are in PGVERSIONS. Each is looked for in this
+// The major versions to test are in PGVERSIONS, and those of servers that are
+// only publishers in PUBLISHERS. Each is looked for in this
 // order: the directory named by REPLSYNC_PG<major>_BINDIR, this machine's
 // /usr/lib/postgresql/<major>/bin, and the Debian root
 // REPLSYNC_ROOTS/<major>, in which the server then runs under chroot. A version

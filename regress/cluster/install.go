@@ -45,19 +45,37 @@ func Versions(t T) []int {
 	if list == "" {
 		list = "15 17 18 19"
 	}
+	versions := versionsIn(t, "PGVERSIONS", list)
+	if len(versions) == 0 {
+		t.Fatalf("PGVERSIONS names no version")
+	}
+	return versions
+}
+
+// Publishers returns further major versions, from PUBLISHERS, of which servers
+// are publishers only: the extension is not built for them. An empty variable
+// names none. It fails when one of them is not installed.
+func Publishers(t T) []int {
+	t.Helper()
+	list, ok := os.LookupEnv("PUBLISHERS")
+	if !ok {
+		list = "13"
+	}
+	return versionsIn(t, "PUBLISHERS", list)
+}
+
+func versionsIn(t T, variable, list string) []int {
+	t.Helper()
 	var versions []int
 	for _, word := range strings.FieldsFunc(list, func(r rune) bool { return r == ' ' || r == ',' }) {
 		major, err := strconv.Atoi(word)
 		if err != nil {
-			t.Fatalf("PGVERSIONS: %q is not a major version", word)
+			t.Fatalf("%s: %q is not a major version", variable, word)
 		}
 		if _, err := Find(major); err != nil {
 			t.Fatalf("%v", err)
 		}
 		versions = append(versions, major)
-	}
-	if len(versions) == 0 {
-		t.Fatalf("PGVERSIONS names no version")
 	}
 	return versions
 }

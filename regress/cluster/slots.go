@@ -10,7 +10,8 @@ import (
 type SlotOptions struct {
 	// Plugin is the output plugin, pgoutput by default.
 	Plugin string
-	// TwoPhase decodes prepared transactions at their prepare.
+	// TwoPhase decodes prepared transactions at their prepare. It needs
+	// PostgreSQL 14; on older versions it fails the test.
 	TwoPhase bool
 	// Failover marks the slot for synchronization. It needs PostgreSQL 17; on
 	// older versions it fails the test.
@@ -23,7 +24,12 @@ func (d *Database) CreateSlot(t T, name string, o SlotOptions) {
 	if o.Plugin == "" {
 		o.Plugin = "pgoutput"
 	}
-	args := []any{name, o.Plugin, false, o.TwoPhase}
+	args := []any{name, o.Plugin, false}
+	if d.server.Major >= 14 {
+		args = append(args, o.TwoPhase)
+	} else if o.TwoPhase {
+		t.Fatalf("PostgreSQL %d does not decode at the prepare", d.server.Major)
+	}
 	if d.server.Major >= 17 {
 		args = append(args, o.Failover)
 	} else if o.Failover {

@@ -53,8 +53,8 @@ func (d *Database) WaitSubscribed(t T, name string, publisher *Database) {
 		if err != nil || len(copying) > 0 {
 			return errors.Join(err, errors.New(strings.Join(copying, ", ")))
 		}
-		applied, err := TryQueryOne[LSN](publisher, `select coalesce(max(replay_lsn), '0/0') from pg_stat_replication r
-			join pg_replication_slots s on s.active_pid = r.pid where s.slot_name = $1`, slot)
+		applied, err := TryQueryOne[LSN](publisher, `select coalesce((select replay_lsn from pg_stat_replication r
+			join pg_replication_slots s on s.active_pid = r.pid where s.slot_name = $1), '0/0')`, slot)
 		if err == nil && applied < target {
 			err = fmt.Errorf("it has applied up to %v", applied)
 		}

@@ -10,6 +10,11 @@ REPLSYNC_ROOTS=${REPLSYNC_ROOTS:-$REPLSYNC_CACHE/roots}
 PGVERSIONS=${PGVERSIONS:-15 17 18 19}
 export REPLSYNC_CACHE REPLSYNC_ROOTS PGVERSIONS
 
+# The oldest version that the extension is built for. One below is only ever a
+# publisher, and needs nothing but the server.
+OLDEST=15
+export OLDEST
+
 # The scripts in /usr/sbin are needed, and an unprivileged caller's PATH may
 # have come through sudo without them.
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"

@@ -5,8 +5,9 @@
 #
 #   prepare.sh [MAJOR...]        (default: PGVERSIONS)
 #
-# A version that Debian does not have (16) is taken from
-# REPLSYNC_PG16_BINDIR, or from a root that was put at REPLSYNC_ROOTS/16.
+# A version that Debian does not have (16, and those before 15 but for 13) is
+# taken from REPLSYNC_PG16_BINDIR and the like, or from a root that was put at
+# REPLSYNC_ROOTS/16. Those before 15 come without what building needs.
 # REPLSYNC_REFRESH=1 makes the roots anew, to get newer minor versions.
 . "$(dirname "$0")/common.sh"
 
@@ -20,6 +21,7 @@ recipe=$(sha256sum <"$here/root.sh" | cut -c1-12)
 # suite_of MAJOR prints the Debian release that carries it.
 suite_of() {
 	case $1 in
+	13) echo bullseye ;;
 	15) echo bookworm ;;
 	17) echo trixie ;;
 	18) echo sid ;;
@@ -35,13 +37,15 @@ suite_of() {
 # drop-in that says so lives only as long as the installation.
 install_native() {
 	local major=$1 dropin=/etc/postgresql-common/createcluster.d/replsync-tests.conf
+	local -a packages=("postgresql-$major" "postgresql-server-dev-$major")
+	[ "$major" -ge "$OLDEST" ] || packages=("postgresql-$major")
 	[ -x "/usr/lib/postgresql/$major/bin/postgres" ] &&
-		[ -d "/usr/include/postgresql/$major/server" ] && return
+		{ [ "$major" -lt "$OLDEST" ] || [ -d "/usr/include/postgresql/$major/server" ]; } && return
 	mkdir -p "$(dirname "$dropin")"
 	echo "create_main_cluster = false" >"$dropin"
 	# shellcheck disable=SC2064 # expand now: the variable is local
 	trap "rm -f '$dropin'" EXIT
-	apt_install "postgresql-$major" "postgresql-server-dev-$major"
+	apt_install "${packages[@]}"
 	rm -f "$dropin"
 	trap - EXIT
 }

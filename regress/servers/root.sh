@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes a Debian root with one PostgreSQL version and what its extensions are
-# built with: root.sh MAJOR SUITE DIRECTORY
+# Makes a Debian root with one PostgreSQL version, and what its extensions are
+# built with unless it is only a publisher: root.sh MAJOR SUITE DIRECTORY
 #
 # mmdebstrap calls it again for the stages in between: root.sh hook STAGE ROOT
 #
@@ -10,7 +10,8 @@ set -euo pipefail
 make_root() {
 	local suite=$2 dir=$3
 	local mirror=${REPLSYNC_MIRROR:-http://deb.debian.org/debian}
-	local -a sources=("deb $mirror $suite main")
+	local -a sources=("deb $mirror $suite main") without_jit=()
+	local packages="postgresql-$1,gcc,make,libc6-dev"
 	export MAJOR=$1 PREFERENCES
 	PREFERENCES=$(mktemp)
 	# experimental is an addition to sid. Only PostgreSQL itself is taken from
@@ -24,10 +25,16 @@ make_root() {
 			Pin-Priority: 900
 		EOF
 	fi
+	# The JIT, which publishers do without, is two fifths of what is left.
+	if publishes_only; then
+		packages=postgresql-$MAJOR
+		without_jit=(--dpkgopt='path-exclude=/usr/lib/*/libLLVM*' --dpkgopt='path-exclude=/usr/lib/*/libz3*'
+			--dpkgopt='path-exclude=/usr/lib/postgresql/*/lib/llvmjit*' --dpkgopt='path-exclude=/usr/lib/postgresql/*/lib/bitcode/*')
+	fi
 	# Check-Valid-Until: a mirror that lags behind still serves what is wanted.
 	# Documentation and translations are a third of the size and never read.
 	mmdebstrap --mode=root --variant=essential \
-		--include="postgresql-$MAJOR,gcc,make,libc6-dev" \
+		--include="$packages" \
 		--aptopt='Acquire::Check-Valid-Until "false"' \
 		--aptopt='Acquire::Languages "none"' \
 		--aptopt='APT::Install-Recommends "false"' \
@@ -35,6 +42,7 @@ make_root() {
 		--dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
 		--dpkgopt='path-exclude=/usr/share/i18n/*' \
+		"${without_jit[@]}" \
 		--setup-hook="'$0' hook setup \"\$1\"" \
 		--essential-hook="'$0' hook essential \"\$1\"" \
 		--customize-hook="'$0' hook customize \"\$1\"" \
@@ -42,6 +50,9 @@ make_root() {
 	rm -f "$PREFERENCES"
 	chmod 755 "$dir"
 }
+
+# A version that the extension is never built for.
+publishes_only() { [ "$MAJOR" -lt "${OLDEST:?}" ]; }
 
 # Before any package is installed.
 hook_setup() {
@@ -63,15 +74,18 @@ hook_essential() {
 # for libpq/libpq-be.h.
 hook_customize() {
 	local tmp package
-	tmp=$(mktemp -d)
-	cd "$tmp"
-	APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq -o APT::Sandbox::User=root download \
-		"postgresql-server-dev-$MAJOR" libpq-dev libssl-dev >/dev/null
-	for package in ./*.deb; do
-		dpkg-deb -x "$package" "$1"
-	done
-	cd /
-	rm -rf "$tmp" "$1"/usr/share/doc "$1"/usr/share/man "$1"/var/cache/apt/*.bin \
+	if ! publishes_only; then
+		tmp=$(mktemp -d)
+		cd "$tmp"
+		APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq -o APT::Sandbox::User=root download \
+			"postgresql-server-dev-$MAJOR" libpq-dev libssl-dev >/dev/null
+		for package in ./*.deb; do
+			dpkg-deb -x "$package" "$1"
+		done
+		cd /
+		rm -rf "$tmp"
+	fi
+	rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/var/cache/apt/*.bin \
 		"$1"/var/lib/apt/lists/*_dists_*
 	# What the servers and programs look at, whatever this machine's is.
 	echo "127.0.0.1 localhost" >"$1/etc/hosts"

@@ -28,6 +28,10 @@ type Options struct {
 	// "options" sets them. 0 leaves the server's.
 	StatementTimeout time.Duration
 
+	// OldServer is for a server that may be older than 14. It knows no idle_session_timeout, and refuses who asks for a
+	// parameter that it does not know: the caller sees to that one once it has connected.
+	OldServer bool
+
 	Env Environment
 
 	// Restricted is for a string of someone who is no superuser: neither the environment of the server's account nor files

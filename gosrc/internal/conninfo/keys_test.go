@@ -63,6 +63,18 @@ func requireOnlyOwnParams(t *testing.T, c *Config) {
 	}
 }
 
+// A server refuses a start-up packet with a parameter that it does not know.
+func TestOldServerKnowsEveryParameter(t *testing.T) {
+	of10 := []string{
+		"application_name", "client_encoding", "datestyle", "default_transaction_isolation", "idle_in_transaction_session_timeout",
+		"intervalstyle", "lock_timeout", "options", "search_path", "standard_conforming_strings", "statement_timeout", "timezone",
+	}
+	opts := Options{ApplicationName: "x", StatementTimeout: 1, OldServer: true}
+	require.ElementsMatch(t, of10, slices.Collect(maps.Keys(runtimeParams(settings{"options": "x"}, opts))))
+	opts.OldServer = false
+	require.Equal(t, "0", runtimeParams(settings{}, opts)["idle_session_timeout"])
+}
+
 // What pgx does not read it makes a run-time parameter. Parse replaces those, so a row that hands over too much would not
 // show in the other tests.
 func TestPgxReadsWhatItIsHanded(t *testing.T) {

@@ -3,7 +3,6 @@ package conninfo
 import (
 	"strconv"
 	"strings"
-	"time"
 )
 
 // runtimeParams returns what the start-up packet sets. The server reads options first and these afterwards
@@ -27,7 +26,7 @@ func runtimeParams(s settings, opts Options) map[string]string {
 	}
 	// How long things may last is the user's to say.
 	asked := optionNames(s["options"])
-	for name, value := range timeouts(opts.StatementTimeout) {
+	for name, value := range timeouts(opts) {
 		if !asked[name] {
 			params[name] = value
 		}
@@ -44,10 +43,13 @@ func runtimeParams(s settings, opts Options) map[string]string {
 
 // timeouts returns the session's time limits. Of those that a role or the server may have for users' sessions, the limit
 // on an idle one would end the connection between two cycles, and the one on locks adds nothing to ours on statements.
-func timeouts(statement time.Duration) map[string]string {
-	params := map[string]string{"idle_session_timeout": "0", "lock_timeout": "0"}
-	if statement > 0 {
-		ms := strconv.FormatInt(max(1, statement.Milliseconds()), 10)
+func timeouts(opts Options) map[string]string {
+	params := map[string]string{"lock_timeout": "0"}
+	if !opts.OldServer {
+		params["idle_session_timeout"] = "0"
+	}
+	if opts.StatementTimeout > 0 {
+		ms := strconv.FormatInt(max(1, opts.StatementTimeout.Milliseconds()), 10)
 		params["statement_timeout"] = ms
 		// A transaction that nobody goes on with holds back vacuum on the other server.
 		params["idle_in_transaction_session_timeout"] = ms

@@ -44,9 +44,11 @@ func testSession(t *testing.T, s *server) {
 	var readOnly string
 	require.NoError(t, connected[2].QueryRow(t.Context(), "SHOW transaction_read_only").Scan(&readOnly))
 	require.Equal(t, "on", readOnly)
-	var idle string
-	require.NoError(t, connected[2].QueryRow(t.Context(), "SHOW idle_session_timeout").Scan(&idle))
-	require.Equal(t, "0", idle, "it is kept over pauses")
+	if s.major >= firstIdleTimeout {
+		var idle string
+		require.NoError(t, connected[2].QueryRow(t.Context(), "SHOW idle_session_timeout").Scan(&idle))
+		require.Equal(t, "0", idle, "it is kept over pauses")
+	}
 
 	// Not another server, nor this one at an earlier time.
 	_, err = c.Mark(t.Context())
@@ -190,7 +192,11 @@ func testStandby(t *testing.T, s *server) {
 	require.NoError(t, err)
 	require.Equal(t, publisher.Value{Definition: v[0].Definition, Position: at(1, true)}, v[0])
 	s.ctl(t, "stop")
-	require.NoError(t, os.WriteFile(s.dir+"/data/standby.signal", nil, 0o644))
+	if s.major >= firstSignal {
+		require.NoError(t, os.WriteFile(s.dir+"/data/standby.signal", nil, 0o644))
+	} else {
+		require.NoError(t, os.WriteFile(s.dir+"/data/recovery.conf", []byte("standby_mode = on\n"), 0o644))
+	}
 	s.ctl(t, "start")
 	mark, err := c.Mark(t.Context())
 	require.NoError(t, err)
@@ -200,7 +206,13 @@ func testStandby(t *testing.T, s *server) {
 	require.Equal(t, primary.Timeline, mark.Timeline)
 	v, err = c.Values(t.Context(), public("unlogged_id_seq", "logged", "called"))
 	require.NoError(t, err)
-	require.Equal(t, publisher.Unlogged, v[0].Problem)
+	if s.major >= firstUnlogged {
+		require.Equal(t, publisher.Unlogged, v[0].Problem)
+	} else {
+		// As far as the primary has logged it.
+		require.Equal(t, publisher.None, v[0].Problem)
+		require.GreaterOrEqual(t, v[0].Position.LastValue, int64(1))
+	}
 	require.Equal(t, at(4, false), v[1].Position)
 	require.Equal(t, at(2, true), v[2].Position)
 }

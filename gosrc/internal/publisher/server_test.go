@@ -24,6 +24,7 @@ type server struct {
 	root   string
 	bindir string
 	owner  *syscall.Credential
+	major  int
 }
 
 // start starts a server. Without PostgreSQL the test fails: there is no other check of the queries. REPLSYNC_TEST_ROOT names the
@@ -56,6 +57,8 @@ func start(t testing.TB) *server {
 	require.NoError(t, f.Close())
 	s.ctl(t, "start")
 	t.Cleanup(func() { s.ctl(t, "stop") })
+	s.major, err = remote.MajorVersion(s.session(t))
+	require.NoError(t, err)
 	return s
 }
 

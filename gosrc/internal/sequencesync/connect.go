@@ -69,6 +69,7 @@ func (a access) parse(ctx context.Context, h host.Server) (*conninfo.Config, err
 		ApplicationName:  name,
 		ConnectTimeout:   a.settings.ConnectTimeout,
 		StatementTimeout: a.settings.RemoteTimeout,
+		OldServer:        true,
 		Env:              conninfo.NewEnvironment(env),
 		Restricted:       !a.superuser,
 		MustUsePassword:  a.mustPassword,
