@@ -50,18 +50,19 @@ func (o *Options) firstTimeout() time.Duration {
 type Client struct {
 	first  *reader
 	second *reader // of the other half, where there are many sequences
+	alone  bool    // there may be no second session
 	opts   Options
 
 	known known
 	mark  Mark // the last one that was asked for
 }
 
-// isLarge tells whether there are more sequences than a session has in its caches.
-func (c *Client) isLarge() bool { return c.known.count() > c.opts.MaxReads }
+// isDivided tells whether there are more sequences than a session has in its caches, so that two read them.
+func (c *Client) isDivided() bool { return !c.alone && c.known.count() > c.opts.MaxReads }
 
 // maxReads bounds the sessions: together they have as much in their caches as one of them might.
 func (c *Client) maxReads() int {
-	if c.isLarge() {
+	if c.isDivided() {
 		return c.opts.MaxReads / 2
 	}
 	return c.opts.MaxReads
@@ -100,6 +101,7 @@ func (c *Client) Major() int { return c.first.major }
 func (c *Client) Close() {
 	c.first.session.Close()
 	c.second.session.Close()
+	c.alone = false
 }
 
 // Mark reads where the publisher stands. What [Client.Values] returns afterwards is as new as that: it fails once it would

@@ -17,6 +17,8 @@ const (
 	codeNoSchema     = "3F000"
 	codeNotASequence = "42809"
 	codeLockTimeout  = "55P03"
+
+	codeTooManyConnections = "53300"
 )
 
 func errTooOld(major int) error {

@@ -2,6 +2,7 @@ package publisher_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
@@ -126,6 +128,28 @@ func testLarge(t *testing.T, s *server) {
 		}
 	}
 	require.Greater(t, len(connected), 4, "sessions have an end")
+
+	// There may be one session only.
+	s.exec(t, "CREATE ROLE lonely LOGIN CONNECTION LIMIT 1", "GRANT USAGE ON SCHEMA large TO lonely",
+		"GRANT SELECT ON ALL SEQUENCES IN SCHEMA large TO lonely")
+	lonely := publisher.New(func(ctx context.Context) (*pgx.Conn, error) {
+		conn, err := s.connect("lonely")(ctx)
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) {
+			err = host.Errorf(refused.Code, "%s", refused.Message)
+		}
+		return conn, err
+	}, publisher.Options{MaxReads: 20})
+	defer lonely.Close()
+	for range 2 {
+		_, err := lonely.Mark(t.Context())
+		require.NoError(t, err)
+		for portion := range slices.Chunk(names, 8) {
+			v, err := lonely.Values(t.Context(), portion)
+			require.NoError(t, err)
+			require.Equal(t, portion[7].Name, fmt.Sprintf("s%d", v[7].Position.LastValue))
+		}
+	}
 
 	// One of the two finds that it is led elsewhere.
 	_, err := c.Mark(t.Context())

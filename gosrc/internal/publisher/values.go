@@ -16,7 +16,7 @@ const perUnion = 50
 // Values reads sequences, in the order of the names.
 func (c *Client) Values(ctx context.Context, names []host.SequenceName) ([]Value, error) {
 	values := make([]Value, len(names))
-	if !c.isLarge() {
+	if !c.isDivided() {
 		if err := c.first.read(ctx, names, values); err != nil {
 			return nil, err
 		}
@@ -26,7 +26,12 @@ func (c *Client) Values(ctx context.Context, names []host.SequenceName) ([]Value
 	second := make(chan error, 1)
 	safego.Go(func() error { return c.second.read(ctx, names[half:], values[half:]) }, func(err error) { second <- err })
 	err := safego.Do(func() error { return c.first.read(ctx, names[:half], values[:half]) })
-	if secondErr := <-second; err == nil {
+	secondErr := <-second
+	if err == nil && host.HasCode(secondErr, codeTooManyConnections) {
+		c.alone = true
+		secondErr = c.first.read(ctx, names[half:], values[half:])
+	}
+	if err == nil {
 		err = secondErr
 	}
 	if err != nil {
