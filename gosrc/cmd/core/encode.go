@@ -131,6 +131,14 @@ func slotToC(s host.Slot) []byte {
 	return raw(&c)
 }
 
+func slotsToC(slots []host.Slot) []byte {
+	data := make([]byte, 0, len(slots)*int(unsafe.Sizeof(C.CoreSlot{})))
+	for _, slot := range slots {
+		data = append(data, slotToC(slot)...)
+	}
+	return data
+}
+
 // slotList is a list of slots as the shim sent it, and what it says.
 type slotList struct {
 	sent  []byte
