@@ -14,13 +14,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CORE_ABI		3
+#define CORE_ABI		4
 #define CORE_NAME_LEN	64 /* NAMEDATALEN */
 #define CORE_MARKER_LEN 256
 
 /* The marker of a slot that was made while this server was a primary. */
 #define CORE_MARKER_ORIGINAL "v=1 promoted=1 original=1"
 #define CORE_TEXT_LEN		 1024
+
+/* Slots that are saved at once: their locks are held, and their files open, all together. */
+#define CORE_SAVE_MAX 16
 
 /* What the core can ask for; the layout of data in the request and in the answer. */
 typedef enum CoreRequestKind
@@ -39,7 +42,7 @@ typedef enum CoreRequestKind
 	CORE_SLOT_UPDATE,	/* CoreSlot -> nothing */
 	CORE_SLOT_DROP,		/* CoreSlot: name, CORE_SLOT_PROMOTED -> nothing */
 	CORE_SLOT_MOVE,		/* CoreSlot[] -> uint8_t[]: CoreMove of each */
-	CORE_SLOT_SAVE,		/* CoreSlot -> nothing: what was moved, to disk */
+	CORE_SLOT_SAVE,		/* CoreSlot[], at most CORE_SAVE_MAX -> uint8_t[]: what was moved is on disk, or ask for it alone */
 	CORE_WAL_AVAILABLE, /* uint64_t lsn -> uint8_t */
 	CORE_WAL_RUNNING,	/* uint64_t lsn -> uint8_t: its record lists running transactions */
 	CORE_FEEDBACK,		/* nothing -> nothing: let the walreceiver send feedback now */

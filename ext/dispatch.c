@@ -168,7 +168,7 @@ carry_out(CoreRequest *request, StringInfo out)
 			replsync_slot_move(slot, (int) (request->len / sizeof(CoreSlot)), out);
 			break;
 		case CORE_SLOT_SAVE:
-			replsync_slot_save(slot);
+			replsync_slot_save(slot, (int) (request->len / sizeof(CoreSlot)), out);
 			break;
 		case CORE_WAL_AVAILABLE:
 			appendStringInfoChar(out, replsync_wal_available(*(uint64_t *) request->data));

@@ -46,10 +46,10 @@ extern void replsync_slot_sync_names(void);
 
 /* slot_move.c: many slots, in memory first */
 extern void replsync_slot_move(const CoreSlot *specs, int n, StringInfo out);
-extern void replsync_slot_save(const CoreSlot *spec);
+extern void replsync_slot_save(const CoreSlot *specs, int n, StringInfo out);
 
-/* slot_save.c: the file of a slot */
-extern void replsync_slot_write(ReplicationSlot *slot);
+/* slot_save.c: the files of slots */
+extern void replsync_slot_write(ReplicationSlot **slots, int n);
 extern void replsync_slot_write_new(const char *dir, const ReplicationSlotPersistentData *data);
 extern void replsync_write_file(const char *path, const void *content, size_t len);
 extern void replsync_slot_note_saved(ReplicationSlot *slot, const ReplicationSlotPersistentData *data);
@@ -72,6 +72,7 @@ extern void replsync_mark_originals(void);
 
 /* slot_xmin.c: which catalog rows the slots hold */
 extern void replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin);
+extern void replsync_slot_set_xmins(ReplicationSlot *const *slots, const TransactionId *catalog_xmins, int n);
 
 /* slot_wal.c: what the slots hold here, and where this server stands */
 extern void replsync_slot_reserve(XLogRecPtr lsn, TransactionId catalog_xmin);

@@ -108,7 +108,7 @@ replsync_keep_catalog_rows(PG_FUNCTION_ARGS)
 		kept = keep_from(slot, TransactionIdPrecedes(wanted, there) ? there : wanted);
 	LWLockRelease(ReplicationSlotControlLock);
 	if (TransactionIdIsValid(kept))
-		replsync_slot_write(slot);
+		replsync_slot_write(&slot, 1);
 	LWLockRelease(ReplicationSlotAllocationLock);
 
 	if (!TransactionIdIsValid(kept))

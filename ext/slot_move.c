@@ -151,65 +151,135 @@ replsync_slot_move(const CoreSlot *specs, int n, StringInfo out)
 	appendBinaryStringInfo(out, (char *) results, n);
 }
 
-/* Find the copy that spec was listed as, moved to what spec says; hold ReplicationSlotAllocationLock */
-static ReplicationSlot *
-find_for_save(const CoreSlot *spec)
+/* What was found of a copy that is to be saved */
+typedef enum Found
 {
-	ReplicationSlot *slot = SearchNamedReplicationSlot(spec->name, true);
+	FOUND,
+	FOUND_OTHER, /* it is not the copy that it was */
+	FOUND_IN_USE /* it cannot be moved now */
+} Found;
+
+/* Find a slot where it was listed, or else by its name */
+static ReplicationSlot *
+find_slot(const CoreSlot *spec)
+{
+	ReplicationSlot *slot = NULL;
+
+	if (spec->index >= 0 && spec->index < TOTAL_REPLICATION_SLOTS)
+	{
+		slot = &ReplicationSlotCtl->replication_slots[spec->index];
+		LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+		if (!slot->in_use || strcmp(NameStr(slot->data.name), spec->name) != 0)
+			slot = NULL;
+		LWLockRelease(ReplicationSlotControlLock);
+	}
+	return slot != NULL ? slot : SearchNamedReplicationSlot(spec->name, true);
+}
+
+/* Find the copy that spec was listed as, moved to what spec says; hold ReplicationSlotAllocationLock */
+static Found
+find_for_save(const CoreSlot *spec, ReplicationSlot **found)
+{
+	ReplicationSlot *slot = find_slot(spec);
 	char marker[CORE_MARKER_LEN];
 	CoreMove move = CORE_MOVE_REFUSED;
 	bool behind = false;
+	CoreSlot here = *spec;
 
-	if (slot != NULL && replsync_marker_read(spec->name, marker) && strcmp(marker, spec->marker) == 0)
-	{
-		CoreSlot here = *spec;
+	if (slot == NULL)
+		return FOUND_OTHER;
+	here.index = slot - ReplicationSlotCtl->replication_slots;
+	if (!replsync_marker_look(here.index, spec->name, marker) || strcmp(marker, spec->marker) != 0)
+		return FOUND_OTHER;
+	LWLockAcquire(ReplicationSlotControlLock, LW_EXCLUSIVE);
+	replsync_check_standby();
+	SpinLockAcquire(&slot->mutex);
+	here.confirmed_flush_lsn = Max(here.confirmed_flush_lsn, slot->data.confirmed_flush);
+	behind = slot->data.restart_lsn < spec->restart_lsn ||
+			 TransactionIdPrecedes(slot->data.catalog_xmin, spec->catalog_xmin);
+	SpinLockRelease(&slot->mutex);
+	if (behind)
+		move = move_slot(&here, true);
+	LWLockRelease(ReplicationSlotControlLock);
+	if (behind && move != CORE_MOVE_ALL)
+		return FOUND_IN_USE;
+	*found = slot;
+	return FOUND;
+}
 
-		here.index = slot - ReplicationSlotCtl->replication_slots;
-		LWLockAcquire(ReplicationSlotControlLock, LW_EXCLUSIVE);
-		replsync_check_standby();
-		SpinLockAcquire(&slot->mutex);
-		here.confirmed_flush_lsn = Max(here.confirmed_flush_lsn, slot->data.confirmed_flush);
-		behind = slot->data.restart_lsn < spec->restart_lsn ||
-				 TransactionIdPrecedes(slot->data.catalog_xmin, spec->catalog_xmin);
-		SpinLockRelease(&slot->mutex);
-		if (behind)
-			move = move_slot(&here, true);
-		LWLockRelease(ReplicationSlotControlLock);
-		if (!behind || move == CORE_MOVE_ALL)
-			return slot;
+/* Say why a copy is not saved */
+static void
+fail_save(const CoreSlot *spec, Found found)
+{
+	if (found == FOUND_IN_USE)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("replication slot \"%s\" cannot be moved now", spec->name)));
-	}
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("replication slot \"%s\" is not the copy that it was", spec->name)));
 }
 
+/* Let slots that are on disk hold no more catalog rows than they require there; only with CORE_SLOT_UNSAVED */
+static void
+give_up_rows(const CoreSlot **specs, ReplicationSlot **slots, const TransactionId *catalog_xmins, int n)
+{
+	ReplicationSlot **lagging = palloc(sizeof(ReplicationSlot *) * n);
+	TransactionId *xmins = palloc(sizeof(TransactionId) * n);
+	int count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		TransactionId effective;
+
+		SpinLockAcquire(&slots[i]->mutex);
+		effective = slots[i]->effective_catalog_xmin;
+		SpinLockRelease(&slots[i]->mutex);
+		if ((specs[i]->flags & CORE_SLOT_UNSAVED) == 0 || !TransactionIdPrecedes(effective, catalog_xmins[i]))
+			continue;
+		lagging[count] = slots[i];
+		xmins[count++] = catalog_xmins[i];
+	}
+	if (count > 0)
+		replsync_slot_set_xmins(lagging, xmins, count);
+}
+
 /*
- * Bring a copy that was moved to disk, and then give up what only the old position required; of catalog rows
- * only with CORE_SLOT_UNSAVED. The
- * lock keeps the slot where it is, as when a restartpoint writes it (CheckPointReplicationSlots(), slot.c).
+ * Bring copies that were moved to disk, and once all are there, give up what only the old positions required. The
+ * lock keeps the slots where they are, as when a restartpoint writes them (CheckPointReplicationSlots(), slot.c).
+ * Appends to out whether each was saved; one that is alone and was not is an error that says why.
  */
 void
-replsync_slot_save(const CoreSlot *spec)
+replsync_slot_save(const CoreSlot *specs, int n, StringInfo out)
 {
-	ReplicationSlot *slot;
-	TransactionId catalog_xmin;
-	TransactionId effective;
+	ReplicationSlot **slots = palloc0(sizeof(ReplicationSlot *) * Max(n, 1));
+	TransactionId *catalog_xmins = palloc(sizeof(TransactionId) * Max(n, 1));
+	const CoreSlot **found = palloc(sizeof(CoreSlot *) * Max(n, 1));
+	int count = 0;
 
+	if (n > CORE_SAVE_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many replication slots to be saved at once")));
 	replsync_slot_register_exit();
 	replsync_check_standby();
 	LWLockAcquire(ReplicationSlotAllocationLock, LW_SHARED);
-	slot = find_for_save(spec);
-	SpinLockAcquire(&slot->mutex);
-	catalog_xmin = slot->data.catalog_xmin;
-	effective = slot->effective_catalog_xmin;
-	SpinLockRelease(&slot->mutex);
+	for (int i = 0; i < n; i++)
+	{
+		Found what = find_for_save(&specs[i], &slots[count]);
 
-	replsync_slot_write(slot);
-	if ((spec->flags & CORE_SLOT_UNSAVED) != 0 && TransactionIdPrecedes(effective, catalog_xmin))
-		replsync_slot_set_xmin(slot, catalog_xmin);
+		if (what != FOUND && n == 1)
+			fail_save(&specs[i], what);
+		appendStringInfoChar(out, what == FOUND);
+		if (what != FOUND)
+			continue;
+		SpinLockAcquire(&slots[count]->mutex);
+		catalog_xmins[count] = slots[count]->data.catalog_xmin;
+		SpinLockRelease(&slots[count]->mutex);
+		found[count++] = &specs[i];
+	}
+	replsync_slot_write(slots, count);
+	give_up_rows(found, slots, catalog_xmins, count);
 	LWLockRelease(ReplicationSlotAllocationLock);
 	ReplicationSlotsComputeRequiredLSN();
 }

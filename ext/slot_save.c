@@ -2,8 +2,9 @@
  * Bringing a slot to disk.
  *
  * It is what ReplicationSlotSave() (slot.c) does, with two fsyncs instead of four: of the new file before it gets its
- * name, and of the directory that then holds the name. The slot need not be taken for it, but must not be dropped
- * meanwhile: the caller has it, or holds ReplicationSlotAllocationLock.
+ * name, and of the directory that then holds the name. Those of several slots come together: a file system that keeps
+ * a journal brings all to disk with the first. The slots need not be taken for it, but must not be dropped
+ * meanwhile: the caller has them, or holds ReplicationSlotAllocationLock.
  */
 #include "postgres.h"
 
@@ -99,9 +100,9 @@ fail_write(const char *path, int fd)
 			 errmsg("could not write file \"%s\": %m", path)));
 }
 
-/* Make a file with this content, which is on disk then; its name may not be */
-void
-replsync_write_file(const char *path, const void *content, size_t len)
+/* Make an empty file, and open it */
+static int
+create_file(const char *path)
 {
 	int fd = OpenTransientFile(path, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
 
@@ -109,28 +110,20 @@ replsync_write_file(const char *path, const void *content, size_t len)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not create file \"%s\": %m", path)));
+	return fd;
+}
+
+/* Make a file with this content, which is on disk then; its name may not be */
+void
+replsync_write_file(const char *path, const void *content, size_t len)
+{
+	int fd = create_file(path);
+
 	errno = 0;
 	if (write(fd, content, len) != (ssize_t) len || pg_fsync(fd) != 0)
 		fail_write(path, fd);
 	if (CloseTransientFile(fd) != 0)
 		fail_write(path, -1);
-}
-
-/* Write the file and make it durable, under its name too */
-static void
-write_state(const char *dir, const char *path, const StateFile *file)
-{
-	char tmppath[MAXPGPATH];
-
-	snprintf(tmppath, sizeof(tmppath), "%s.tmp", path);
-	replsync_write_file(tmppath, file, sizeof(*file));
-	if (rename(tmppath, path) != 0)
-		fail_write(tmppath, -1);
-
-	/* After a failure nobody would know which of the files a crash brings back (CreateSlotOnDisk(), slot.c). */
-	START_CRIT_SECTION();
-	fsync_fname(dir, true);
-	END_CRIT_SECTION();
 }
 
 /* Write the file of a slot that is yet to be made */
@@ -165,38 +158,158 @@ replsync_slot_note_saved(ReplicationSlot *slot, const ReplicationSlotPersistentD
 #endif
 }
 
-/* Bring a slot to disk if it is dirty */
-void
-replsync_slot_write(ReplicationSlot *slot)
+/* Path of the file of a slot, or of the one that is to take its place */
+static void
+state_path(char *path, const ReplicationSlot *slot, const char *suffix)
 {
-	char dir[MAXPGPATH];
-	char path[MAXPGPATH];
+	snprintf(path, MAXPGPATH, "pg_replslot/%s/state%s", NameStr(slot->data.name), suffix);
+}
+
+/* A slot that is being written */
+typedef struct SlotWrite
+{
+	ReplicationSlot *slot;
 	StateFile file;
+	int fd;		  /* of the new file, while it is open */
+	bool written; /* there is a new file, which has not got its name yet */
+} SlotWrite;
+
+/* Write the new file of a slot, if it is dirty */
+static void
+write_new_state(SlotWrite *w)
+{
+	char path[MAXPGPATH];
 	bool dirty;
 
-	snprintf(dir, sizeof(dir), "pg_replslot/%s", NameStr(slot->data.name));
-	snprintf(path, sizeof(path), "%s/state", dir);
-	if (!read_state(path, &file))
-	{
-		save_by_core(slot);
+	SpinLockAcquire(&w->slot->mutex);
+	dirty = w->slot->dirty;
+	w->slot->just_dirtied = false;
+	memcpy(&w->file.data, &w->slot->data, sizeof(w->file.data));
+	SpinLockRelease(&w->slot->mutex);
+	if (!dirty)
 		return;
+	w->file.checksum = checksum(&w->file);
+	state_path(path, w->slot, ".tmp");
+	w->fd = create_file(path);
+	w->written = true;
+	errno = 0;
+	if (write(w->fd, &w->file, sizeof(w->file)) != (ssize_t) sizeof(w->file))
+		fail_write(path, -1);
+	/* on its way, so that the fsync of another file finds it in its transaction */
+	pg_flush_data(w->fd, 0, 0);
+}
+
+/* Make the new file of a slot durable, and give it its name */
+static void
+rename_new_state(SlotWrite *w)
+{
+	char tmppath[MAXPGPATH];
+	char path[MAXPGPATH];
+	int fd = w->fd;
+
+	state_path(tmppath, w->slot, ".tmp");
+	state_path(path, w->slot, "");
+	w->fd = -1;
+	if (pg_fsync(fd) != 0)
+		fail_write(tmppath, fd);
+	if (CloseTransientFile(fd) != 0 || rename(tmppath, path) != 0)
+		fail_write(tmppath, -1);
+	w->written = false;
+}
+
+/* Write the new files of slots whose locks are held, and make each durable, under its name too */
+static void
+write_states(SlotWrite *writes, int n)
+{
+	bool *renamed = palloc0(sizeof(bool) * n);
+
+	for (int i = 0; i < n; i++)
+		write_new_state(&writes[i]);
+	for (int i = 0; i < n; i++)
+	{
+		renamed[i] = writes[i].written;
+		if (renamed[i])
+			rename_new_state(&writes[i]);
 	}
 
-	LWLockAcquire(&slot->io_in_progress_lock, LW_EXCLUSIVE);
-	SpinLockAcquire(&slot->mutex);
-	dirty = slot->dirty;
-	slot->just_dirtied = false;
-	memcpy(&file.data, &slot->data, sizeof(file.data));
-	SpinLockRelease(&slot->mutex);
-	if (dirty)
+	/* After a failure nobody would know which of the files a crash brings back (CreateSlotOnDisk(), slot.c). */
+	START_CRIT_SECTION();
+	for (int i = 0; i < n; i++)
 	{
-		file.checksum = checksum(&file);
-		write_state(dir, path, &file);
+		char dir[MAXPGPATH];
+
+		snprintf(dir, sizeof(dir), "pg_replslot/%s", NameStr(writes[i].slot->data.name));
+		if (renamed[i])
+			fsync_fname(dir, true);
+	}
+	END_CRIT_SECTION();
+	for (int i = 0; i < n; i++)
+	{
+		ReplicationSlot *slot = writes[i].slot;
+
+		if (!renamed[i])
+			continue;
 		SpinLockAcquire(&slot->mutex);
 		if (!slot->just_dirtied)
 			slot->dirty = false;
-		replsync_slot_note_saved(slot, &file.data);
+		replsync_slot_note_saved(slot, &writes[i].file.data);
 		SpinLockRelease(&slot->mutex);
 	}
-	LWLockRelease(&slot->io_in_progress_lock);
+	pfree(renamed);
+}
+
+/* Remove what a failure has left of the new files: the server would not save such a slot again */
+static void
+remove_new_states(SlotWrite *writes, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		char path[MAXPGPATH];
+
+		if (writes[i].fd >= 0)
+			CloseTransientFile(writes[i].fd);
+		state_path(path, writes[i].slot, ".tmp");
+		if (writes[i].written)
+			unlink(path);
+	}
+}
+
+/*
+ * Bring those of the slots to disk that are dirty. The locks of all are held at once; whoever else holds one holds no
+ * second, and waits for nothing.
+ */
+void
+replsync_slot_write(ReplicationSlot **slots, int n)
+{
+	SlotWrite *writes = palloc0(sizeof(SlotWrite) * n);
+	int count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		char path[MAXPGPATH];
+
+		state_path(path, slots[i], "");
+		if (!read_state(path, &writes[count].file))
+		{
+			save_by_core(slots[i]);
+			continue;
+		}
+		writes[count].slot = slots[i];
+		writes[count++].fd = -1;
+	}
+	for (int i = 0; i < count; i++)
+		LWLockAcquire(&writes[i].slot->io_in_progress_lock, LW_EXCLUSIVE);
+	PG_TRY();
+	{
+		write_states(writes, count);
+	}
+	PG_CATCH();
+	{
+		remove_new_states(writes, count);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	for (int i = 0; i < count; i++)
+		LWLockRelease(&writes[i].slot->io_in_progress_lock);
+	pfree(writes);
 }

@@ -133,7 +133,7 @@ replsync_slot_update(const CoreSlot *spec)
 		 * them back (LogicalConfirmReceivedLocation(), logical.c).
 		 */
 		saving_slot = true;
-		replsync_slot_write(slot);
+		replsync_slot_write(&slot, 1);
 		saving_slot = false;
 		replsync_slot_set_xmin(slot, data.catalog_xmin);
 		ReplicationSlotsComputeRequiredLSN();

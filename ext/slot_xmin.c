@@ -73,22 +73,32 @@ publish_xmin_locked(void)
 }
 
 /*
- * Let a slot of ours hold catalog rows from catalog_xmin on, and publish the oldest of all.
+ * Let slots of ours hold catalog rows from these on, and publish the oldest of all.
  * This is ReplicationSlotsComputeRequiredXmin(true) (slot.c),
  * which takes a lock itself or expects it to be held, depending on the minor.
  */
 void
-replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin)
+replsync_slot_set_xmins(ReplicationSlot *const *slots, const TransactionId *catalog_xmins, int n)
 {
 	LWLock *first = control_lock_comes_first() ? ReplicationSlotControlLock : ProcArrayLock;
 	LWLock *second = first == ProcArrayLock ? ReplicationSlotControlLock : ProcArrayLock;
 
 	LWLockAcquire(first, LW_EXCLUSIVE);
 	LWLockAcquire(second, LW_EXCLUSIVE);
-	SpinLockAcquire(&slot->mutex);
-	slot->effective_catalog_xmin = catalog_xmin;
-	SpinLockRelease(&slot->mutex);
+	for (int i = 0; i < n; i++)
+	{
+		SpinLockAcquire(&slots[i]->mutex);
+		slots[i]->effective_catalog_xmin = catalog_xmins[i];
+		SpinLockRelease(&slots[i]->mutex);
+	}
 	publish_xmin_locked();
 	LWLockRelease(second);
 	LWLockRelease(first);
+}
+
+/* The same for one */
+void
+replsync_slot_set_xmin(ReplicationSlot *slot, TransactionId catalog_xmin)
+{
+	replsync_slot_set_xmins(&slot, &catalog_xmin, 1);
 }

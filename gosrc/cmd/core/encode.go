@@ -131,14 +131,25 @@ func slotToC(s host.Slot) []byte {
 	return raw(&c)
 }
 
+func slotsToC(slots []host.Slot) []byte {
+	data := make([]byte, 0, len(slots)*int(unsafe.Sizeof(C.CoreSlot{})))
+	for _, slot := range slots {
+		data = append(data, slotToC(slot)...)
+	}
+	return data
+}
+
 // slotList is a list of slots as the shim sent it, and what it says.
 type slotList struct {
 	sent  []byte
 	slots []host.Slot
 }
 
-// next reads the list that follows this one, if there is one. Most slots are what they were.
+// next reads the list that follows this one, if there is one. Most slots are what they were, and most often all are.
 func (l *slotList) next(b []byte) (*slotList, error) {
+	if l != nil && len(b) > 0 && unsafe.SliceData(b) == unsafe.SliceData(l.sent) {
+		return l, nil
+	}
 	size := int(unsafe.Sizeof(C.CoreSlot{}))
 	n := len(b) / size
 	if n*size != len(b) {

@@ -115,7 +115,7 @@ func (s shim) Slots(ctx context.Context) ([]host.Slot, error) {
 		return nil, err
 	}
 	listed.Store(next)
-	return slices.Clone(next.slots), nil
+	return next.slots, nil
 }
 
 func (s shim) ReserveWAL(ctx context.Context, lsn host.LSN, catalogXmin host.XID) error {
@@ -138,7 +138,8 @@ func (s shim) each(ctx context.Context, kind int32, slots []host.Slot) []error {
 
 func waitAll(ctx context.Context, calls []queue.Started) []error {
 	errs := make([]error, len(calls))
-	for i, call := range calls {
+	// The last one is answered last: nobody is woken for those before it.
+	for i, call := range slices.Backward(calls) {
 		_, errs[i] = call.Wait(ctx)
 	}
 	return errs
@@ -148,8 +149,9 @@ func waitAll(ctx context.Context, calls []queue.Started) []error {
 func (s shim) CreateSlots(ctx context.Context, slots []host.Slot) []error {
 	calls := s.start(C.CORE_SLOT_CREATE, slots)
 	durable := s.queue.Start(C.CORE_SLOT_SYNC, nil)
+	_, err := durable[0].Wait(ctx)
 	errs := waitAll(ctx, calls)
-	if _, err := durable[0].Wait(ctx); err != nil {
+	if err != nil {
 		for i := range errs {
 			errs[i] = cmp.Or(errs[i], err)
 		}
@@ -162,11 +164,7 @@ func (s shim) UpdateSlot(ctx context.Context, slot host.Slot) error {
 }
 
 func (s shim) MoveSlots(ctx context.Context, slots []host.Slot) ([]host.Move, error) {
-	var data []byte
-	for _, slot := range slots {
-		data = append(data, slotToC(slot)...)
-	}
-	return ask(ctx, s, C.CORE_SLOT_MOVE, data, func(b []byte) ([]host.Move, error) {
+	return ask(ctx, s, C.CORE_SLOT_MOVE, slotsToC(slots), func(b []byte) ([]host.Move, error) {
 		if len(b) != len(slots) {
 			return nil, errShortAnswer
 		}
@@ -179,7 +177,26 @@ func (s shim) MoveSlots(ctx context.Context, slots []host.Slot) ([]host.Move, er
 }
 
 func (s shim) SaveSlots(ctx context.Context, slots []host.Slot) []error {
-	return s.each(ctx, C.CORE_SLOT_SAVE, slots)
+	errs := make([]error, len(slots))
+	for from := 0; from < len(slots); from += C.CORE_SAVE_MAX {
+		some := slots[from:min(from+C.CORE_SAVE_MAX, len(slots))]
+		s.saveSome(ctx, some, errs[from:])
+	}
+	return errs
+}
+
+// saveSome saves what goes together. What does not is saved alone, which says why not.
+func (s shim) saveSome(ctx context.Context, slots []host.Slot, errs []error) {
+	saved, err := s.queue.Call(ctx, C.CORE_SLOT_SAVE, slotsToC(slots))
+	if len(slots) == 1 {
+		errs[0] = err
+		return
+	}
+	for i, slot := range slots {
+		if err != nil || i >= len(saved) || saved[i] == 0 {
+			errs[i] = s.do(ctx, C.CORE_SLOT_SAVE, slotToC(slot))
+		}
+	}
 }
 
 func (s shim) DropSlots(ctx context.Context, names []string) []error {

@@ -45,7 +45,7 @@ type Host interface {
 	// EndNap ends the nap under way, or the next one.
 	EndNap(ctx context.Context) error
 
-	// Slots lists all replication slots.
+	// Slots lists all replication slots. The list stays as it is: callers do not change it.
 	Slots(ctx context.Context) ([]Slot, error)
 
 	// ReserveWAL keeps WAL, snapshots and mapping files from lsn on, until it is called with another lsn or with

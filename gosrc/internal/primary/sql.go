@@ -91,7 +91,8 @@ SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.text,
                     pg_catalog.max(h.active_pid) FILTER (WHERE h.own) AS active_pid
                FROM (SELECT *, slot_type OPERATOR(pg_catalog.=) 'physical' AND
                                slot_name OPERATOR(pg_catalog.=) $1::pg_catalog.text AS own
-                       FROM pg_catalog.pg_get_replication_slots()) AS h) AS s
+                       FROM pg_catalog.pg_get_replication_slots()
+                      WHERE xmin IS NOT NULL OR slot_type OPERATOR(pg_catalog.=) 'physical') AS h) AS s
   LEFT JOIN LATERAL pg_catalog.pg_stat_get_activity(COALESCE(s.active_pid, 0)) AS a ON true`
 }
 

@@ -42,7 +42,7 @@ func (p *pass) asBefore() []host.SlotStatus {
 	last := p.memory.idle
 	p.memory.idle = nil
 	if last == nil || p.recovery.FlushLSN < last.before || p.circumstances() != last.there ||
-		!sameSlots(p.state.Slots, last.slots) || !slices.Equal(p.local, last.local) {
+		!sameSlots(p.state.Slots, last.slots) || !sameSlots(p.local, last.local) {
 		return nil
 	}
 	rows := slices.Clone(last.rows)
@@ -57,7 +57,7 @@ func (p *pass) asBefore() []host.SlotStatus {
 }
 
 // sameSlots compares lists of which most often one is the other.
-func sameSlots(a, b []primary.Slot) bool {
+func sameSlots[S comparable](a, b []S) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 

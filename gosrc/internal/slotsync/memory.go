@@ -23,6 +23,7 @@ type memory struct {
 	ahead     map[string]earlier      // earlier rows of slots that were ahead of what is on disk here
 	level     map[string]string       // the primary's run in which a copy last was not ahead of its slot
 	unsaved   map[string]unsaved      // copies of which disk is to follow
+	saving    []string                // of them, what is left of the list that is worked off
 	flushed   host.LSN                // what was on disk here at the last pass
 	putOff    bool                    // the last pass left snapshot files to the next one, for what slots had confirmed
 

@@ -17,7 +17,7 @@ import (
 const (
 	moveBatch = 512                   // copies in one request
 	saveSlice = 10 * time.Millisecond // of saving, between two looks at what else there is to do
-	saveBatch = 8                     // copies that are saved without a look at the time
+	saveBatch = 16                    // copies that are saved at once
 	savePause = time.Second           // after a save that failed
 )
 
@@ -144,14 +144,9 @@ func (p *pass) moved(plan *plan, target host.Slot, move host.Move) {
 func (w *Worker) save(ctx context.Context) (time.Time, error) {
 	m := w.memory
 	began := time.Now()
-	var due []string
-	for _, name := range slices.Sorted(maps.Keys(m.unsaved)) {
-		if entry := m.unsaved[name]; !began.Before(entry.due) && !(entry.low && entry.done) {
-			due = append(due, name)
-		}
-	}
-	for batch := range slices.Chunk(due, saveBatch) {
-		if time.Since(began) >= saveSlice {
+	for time.Since(began) < saveSlice {
+		batch := m.due(began)
+		if len(batch) == 0 {
 			break
 		}
 		slots := make([]host.Slot, len(batch))
@@ -167,6 +162,9 @@ func (w *Worker) save(ctx context.Context) (time.Time, error) {
 			m.wasSaved(name, errs[i])
 		}
 	}
+	if len(m.saving) > 0 {
+		return began, nil
+	}
 	var next time.Time
 	for _, entry := range m.unsaved {
 		if entry.low && entry.done {
@@ -177,6 +175,24 @@ func (w *Worker) save(ctx context.Context) (time.Time, error) {
 		}
 	}
 	return next, nil
+}
+
+// due returns the next copies to be brought to disk, if some are due.
+func (m *memory) due(now time.Time) (batch []string) {
+	isDue := func(name string) bool {
+		entry, ok := m.unsaved[name]
+		return ok && !now.Before(entry.due) && !(entry.low && entry.done)
+	}
+	if len(m.saving) == 0 {
+		m.saving = slices.DeleteFunc(slices.Sorted(maps.Keys(m.unsaved)), func(name string) bool { return !isDue(name) })
+	}
+	for len(m.saving) > 0 && len(batch) < saveBatch {
+		if isDue(m.saving[0]) {
+			batch = append(batch, m.saving[0])
+		}
+		m.saving = m.saving[1:]
+	}
+	return batch
 }
 
 // wasSaved takes note of what became of a copy that was to be brought to disk.

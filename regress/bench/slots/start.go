@@ -25,31 +25,66 @@ func workers(b *harness.B, major, n int) (*cluster.Server, []*watcher) {
 	copySlots(b, primary, n)
 	session := primary.Connect(b)
 	for _, w := range watchers {
-		waitCopies(b, session, w, 5*cluster.DefaultDeadline)
+		if err := awaitCopies(b, primary, session, w); err != nil {
+			b.Fatalf("%s: %v", w.name, err)
+		}
 	}
 	return primary, watchers
 }
 
+// awaitCopies waits until a watcher has copies of all slots. Core keeps a new one aside until the slot's consumer has confirmed
+// something later than what was running here when the copy was begun, and the pauses between its looks grow to 30 s
+// meanwhile. So the slots move now and then, as those of consumers do.
+func awaitCopies(b *harness.B, primary *cluster.Server, session *pgx.Conn, w *watcher) error {
+	var err error
+	for _, pause := range []time.Duration{5 * time.Second, 40 * time.Second, 40 * time.Second, 40 * time.Second, 40 * time.Second} {
+		for end := time.Now().Add(pause); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			if err = copied(session, w); err == nil {
+				return nil
+			}
+		}
+		moveSlots(b, primary)
+	}
+	return err
+}
+
+// awaitMoving waits for a copy of s_1 by pg_failover_slots, which makes one only while the slot moves.
+func awaitMoving(b *harness.B, primary *cluster.Server, w *watcher) error {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		moveSlots(b, primary)
+		here, err := slotPositions(context.Background(), w.session, 0)
+		if err != nil || here["s_1"].confirmed != 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("there is no copy of s_1 after %v", patience)
+		}
+	}
+}
+
 // waitCopies waits until all copies are at the primary's positions.
 func waitCopies(b *harness.B, session *pgx.Conn, w *watcher, deadline time.Duration) {
-	there, err := slotPositions(context.Background(), session, w.server.Major)
+	cluster.Eventually(b, deadline, fmt.Sprintf("all copies by %s", w.name), func() error { return copied(session, w) })
+}
+
+// copied says what a watcher's copies lack, nil if nothing.
+func copied(session *pgx.Conn, w *watcher) error {
+	ctx, cancel := context.WithTimeout(context.Background(), cluster.DefaultDeadline)
+	defer cancel()
+	there, err := slotPositions(ctx, session, w.server.Major)
 	if err != nil {
-		b.Fatalf("%v", err)
+		return err
 	}
-	cluster.Eventually(b, deadline, fmt.Sprintf("all copies by %s", w.name), func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), cluster.DefaultDeadline)
-		defer cancel()
-		conn, err := w.server.TryConnect(ctx)
-		if err != nil {
-			return err
-		}
-		defer conn.Close(ctx)
-		here, err := slotPositions(ctx, conn, 0)
-		if err != nil {
-			return err
-		}
-		return behind(there, here, false)
-	})
+	conn, err := w.server.TryConnect(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	here, err := slotPositions(ctx, conn, 0)
+	if err != nil {
+		return err
+	}
+	return behind(there, here, false)
 }
 
 // startSlots is how many copies the standbys of the part start have.
