@@ -258,6 +258,10 @@ func TestSequenceCatalogs(t *testing.T) {
 		require.Len(t, r.sync(t), 3)
 		r.sub.Exec(t, "select replsync.remove_sequences('s')")
 		r.add(t, 1, "'all', exclude => '{x.t*}'")
+		after("create table x.one ()", "failed", reasonNotSequence)
+		after("alter table x.one rename to gone", "failed", reasonMissingHere)
+		after("create view x.one as select 1", "failed", reasonNotSequence)
+		after("drop view x.one", "failed", reasonMissingHere)
 		require.Len(t, r.sync(t), 1)
 	})
 }
