@@ -281,5 +281,8 @@ func TestSetFails(t *testing.T) {
 	require.Equal(t, map[string]string{
 		"a": "failed no_right_here", "b": "failed locked", "c": "failed out_of_range", "d": "skipped dropped_meanwhile",
 		"e": "failed error", "f": "set ",
+		if row.Action == "failed" {
+			require.EqualValues(t, []int64{1, 1}, []int64{row.Before, row.After}, "it stays where it is")
+		}
 	}, reasons)
 }

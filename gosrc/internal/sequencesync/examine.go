@@ -95,12 +95,16 @@ func (r *rules) decide(f *finding) {
 
 // settle takes in what became of a set.
 func (r *rules) settle(f *finding, result *host.SequenceSetResult) {
-	f.local.Position, f.after = result.Before, result.After
+	if result.Err == nil {
+		f.local.Position, f.after = result.Before, result.After
+	} else {
+		f.after = f.local.Position
+	}
 	s := subject{name: f.local.SequenceName, subscription: r.subscription, role: r.role, publisher: f.value.Definition}
 	switch {
 	case result.Err != nil:
 		f.reason = localReason(result.Err)
-		f.action, f.detail = actionFailed, host.Describe(result.Err).Text
+		f.action, f.detail = actionFailed, sentence(host.Describe(result.Err).Text)
 		if f.reason == reasonDropped {
 			f.action = actionSkipped
 		}
