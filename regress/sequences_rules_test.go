@@ -125,8 +125,12 @@ func TestSequenceDefinitions(t *testing.T) {
 			require.Equal(t, []string{"failed", reasonDefinition}, []string{status.State, status.Reason})
 			require.Regexp(t, "(?i)alter sequence", status.Hint)
 			require.Regexp(t, `(?i)\b`+word, status.Hint)
-			require.Positive(t, status.ErrorCount)
+			require.EqualValues(t, 1, status.ErrorCount)
+			require.Nil(t, status.PublisherLSN, "it would prove nothing")
+			require.Nil(t, status.LastSyncAt)
 		}
+		require.NotNil(t, r.status(t, "public.fine").PublisherLSN)
+		require.NotNil(t, r.status(t, "public.fine").LastSyncAt)
 		requirePositions(t, r.sub, "fine", "60|t", "cache", "60|t", "start", "1|f")
 		require.Contains(t, r.check(t, "false"), strings.TrimSpace(findCheck(t, r, "public.increment")))
 
@@ -267,6 +271,10 @@ func TestSequenceCatalogs(t *testing.T) {
 }
 
 // TestSequencePersistence has sequences that replication does not know.
+		require.Equal(t, "init", r.status(t, "x.three").State)
+		require.Nil(t, r.status(t, "x.three").PublisherLSN, "nobody has looked at it")
+		require.Nil(t, r.status(t, "x.three").LastSyncAt)
+		require.NotNil(t, r.status(t, "x.one").PublisherLSN)
 func TestSequencePersistence(t *testing.T) {
 	onTheEnds(t, func(t *testing.T, major int) {
 		s := newSubscriber(t, major)
