@@ -134,6 +134,14 @@ func TestSequenceDefinitions(t *testing.T) {
 		requirePositions(t, r.sub, "fine", "60|t", "cache", "60|t", "start", "1|f")
 		require.Contains(t, r.check(t, "false"), strings.TrimSpace(findCheck(t, r, "public.increment")))
 
+		story(t, "each failure counts", func(t *testing.T) {
+			r.sync(t)
+			require.EqualValues(t, 2, r.status(t, "public.type").ErrorCount)
+			r.sub.Exec(t, "select replsync.reset_statistics()")
+			require.Zero(t, r.status(t, "public.type").ErrorCount)
+			r.sync(t)
+			require.EqualValues(t, 1, r.status(t, "public.type").ErrorCount)
+		})
 		story(t, "the hint mends it", func(t *testing.T) {
 			for name := range differs {
 				hint := r.status(t, "public."+name).Hint
@@ -250,6 +258,10 @@ func TestSequenceCatalogs(t *testing.T) {
 		after("alter sequence x.one rename to away", "failed", reasonMissingHere)
 		after("create sequence other; alter sequence other set schema x; alter sequence x.other rename to one", "set", "")
 		after("drop sequence x.one", "failed", reasonMissingHere)
+		after("create table x.one ()", "failed", reasonNotSequence)
+		after("alter table x.one rename to gone", "failed", reasonMissingHere)
+		after("create view x.one as select 1", "failed", reasonNotSequence)
+		after("drop view x.one", "failed", reasonMissingHere)
 		after("alter sequence x.away rename to one", "set", "")
 		after("alter sequence x.one increment 2", "failed", reasonDefinition)
 		after("alter sequence x.one increment 1 restart 1", "set", "")
@@ -259,22 +271,18 @@ func TestSequenceCatalogs(t *testing.T) {
 		r.pub.Exec(t, "create sequence x.three")
 		r.sub.Exec(t, "create sequence x.three")
 		require.Equal(t, 3, cluster.QueryOne[int](t, r.sub, "select replsync.refresh_selection('s')"))
+		require.Equal(t, "init", r.status(t, "x.three").State)
+		require.Nil(t, r.status(t, "x.three").PublisherLSN, "nobody has looked at it")
+		require.Nil(t, r.status(t, "x.three").LastSyncAt)
+		require.NotNil(t, r.status(t, "x.one").PublisherLSN)
 		require.Len(t, r.sync(t), 3)
 		r.sub.Exec(t, "select replsync.remove_sequences('s')")
 		r.add(t, 1, "'all', exclude => '{x.t*}'")
-		after("create table x.one ()", "failed", reasonNotSequence)
-		after("alter table x.one rename to gone", "failed", reasonMissingHere)
-		after("create view x.one as select 1", "failed", reasonNotSequence)
-		after("drop view x.one", "failed", reasonMissingHere)
 		require.Len(t, r.sync(t), 1)
 	})
 }
 
 // TestSequencePersistence has sequences that replication does not know.
-		require.Equal(t, "init", r.status(t, "x.three").State)
-		require.Nil(t, r.status(t, "x.three").PublisherLSN, "nobody has looked at it")
-		require.Nil(t, r.status(t, "x.three").LastSyncAt)
-		require.NotNil(t, r.status(t, "x.one").PublisherLSN)
 func TestSequencePersistence(t *testing.T) {
 	onTheEnds(t, func(t *testing.T, major int) {
 		s := newSubscriber(t, major)
