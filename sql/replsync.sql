@@ -217,8 +217,8 @@ CREATE VIEW replsync.sequence_status AS
 		-- before 19 no sequence is there
 		LEFT JOIN LATERAL (SELECT 'synchronized_by_core' AS reason,
 				'Use ALTER SUBSCRIPTION ' || pg_catalog.quote_ident(o.subname) || ' REFRESH SEQUENCES.' AS hint
-			FROM pg_catalog.pg_subscription_rel e JOIN pg_catalog.pg_subscription o ON o.oid = e.srsubid
-			WHERE e.srrelid = c.oid LIMIT 1) k ON true
+			FROM (SELECT (SELECT subname FROM pg_catalog.pg_subscription WHERE oid = srsubid)
+				FROM pg_catalog.pg_subscription_rel WHERE srrelid = c.oid LIMIT 1) o) k ON true
 		CROSS JOIN LATERAL (SELECT p.reason IS NULL AND m.generation <= w.done_generation AS in_step) i;
 
 -- What is known here, and what the publisher says if it is there.
