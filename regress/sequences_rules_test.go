@@ -216,6 +216,18 @@ func TestSequenceBatches(t *testing.T) {
 				r.sync(t)
 				require.Equal(t, n, r.standing(t, 9))
 				require.Empty(t, r.failed(t))
+				if n <= 1000 {
+					return
+				}
+				// What waits for a lock in the second portion is seen waiting.
+				end := hold(t, r.pub, "drop sequence q1204")
+				done := inBackground(r.sub, "select replsync.sync_sequences('s')")
+				cluster.Eventually(t, cluster.DefaultDeadline, "progress", func() bool {
+					return cluster.QueryOne[bool](t, r.sub, "select exists (select from replsync.progress where done = 1000 and total = 1205)")
+				})
+				end("rollback")
+				require.NoError(t, finish(t, done, "the sync"))
+				require.Zero(t, cluster.QueryOne[int](t, r.sub, "select count(*) from replsync.progress"))
 			})
 		}
 	})
