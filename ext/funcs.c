@@ -4,6 +4,7 @@
  */
 #include "replsync.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -315,6 +316,17 @@ replsync_drop_slots_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32((int32) result.value);
 }
 
+/* Forget how often sequences of this database have failed, where the table can be written */
+static void
+reset_problem_counts(void)
+{
+	if (RecoveryInProgress() || XactReadOnly || !replsync_sequence_has_tables())
+		return;
+	replsync_spi_begin();
+	(void) replsync_spi("UPDATE replsync.sequence_problem SET error_count = 0 WHERE error_count <> 0", 0, NULL, NULL);
+	replsync_spi_end();
+}
+
 /* Forget counters and old errors of the sequence workers */
 static void
 reset_sequence_workers(void)
@@ -334,6 +346,7 @@ replsync_reset_statistics(PG_FUNCTION_ARGS)
 	replsync_require_preload();
 	replsync_require_replication();
 	replsync_live_forget_errors();
+	reset_problem_counts();
 	reset_sequence_workers();
 	LWLockAcquire(s->lock, LW_EXCLUSIVE);
 	replsync_worker_reset(&s->worker);

@@ -39,6 +39,8 @@ static const char list_query[] =
 #else
 	" false"
 #endif
+	", CASE WHEN c.oid IS NULL THEN EXISTS (SELECT FROM pg_catalog.pg_class o WHERE o.relname = m.sequence_name"
+	" AND o.relnamespace = (SELECT x.oid FROM pg_catalog.pg_namespace x WHERE x.nspname = m.schema_name)) ELSE false END"
 	" FROM replsync.sequence_member m"
 	" LEFT JOIN (pg_catalog.pg_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relkind = 'S'"
 	" JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid)"
@@ -120,7 +122,11 @@ keep_row(HeapTuple row)
 	sequence->name = keep(NameStr(*DatumGetName(value_of(row, 2, &isnull))));
 	sequence->oid = DatumGetObjectId(value_of(row, 3, &isnull));
 	if (isnull)
+	{
 		sequence->oid = InvalidOid;
+		sequence->taken = DatumGetBool(value_of(row, 17, &isnull));
+		replsync_list.any_taken |= sequence->taken;
+	}
 	else
 	{
 		sequence->filenode = DatumGetObjectId(value_of(row, 4, &isnull));

@@ -73,9 +73,26 @@ replsync_changes_have(Oid relid)
 	return false;
 }
 
+/* Does a relation that is no sequence have a name that is listed, or may it have had one? */
+static bool
+concerns_a_name(Oid relid)
+{
+	char *name = get_rel_name(relid);
+	char *schema = name ? get_namespace_name(get_rel_namespace(relid)) : NULL;
+	int at;
+
+	if (replsync_list.any_taken)
+		return true;
+	if (schema == NULL)
+		return false;
+	at = replsync_list_position(schema, name);
+	return at < replsync_list.count && replsync_list_compare(&replsync_list.sequences[at], schema, name) == 0;
+}
+
 /*
  * Have the changes since the catalogs were read nothing to do with the list? A sequence that is renamed, moved or rewritten is a
- * relation that has changed; one that is made, dropped or altered shows in the catalog of definitions too.
+ * relation that has changed; one that is made, dropped or altered shows in the catalog of definitions too. Others may have a name
+ * that is listed.
  */
 bool
 replsync_changes_are_of_others(void)
@@ -83,7 +100,7 @@ replsync_changes_are_of_others(void)
 	/* Looking one up may bring word of more. */
 	for (int i = 0; i < nchanged && nchanged <= MAX_CHANGED; i++)
 	{
-		if (get_rel_relkind(changed[i]) == RELKIND_SEQUENCE)
+		if (get_rel_relkind(changed[i]) == RELKIND_SEQUENCE || concerns_a_name(changed[i]))
 			return false;
 	}
 	return !catalogs_changed && nchanged <= MAX_CHANGED;

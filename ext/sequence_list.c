@@ -84,9 +84,13 @@ append_batch(int first, int count, StringInfo out, bool carefully)
 		ListedSequence *sequence = &replsync_list.sequences[i];
 		const SequenceDefinition *definition = &none;
 		SequencePosition position = {0};
-		const char *reason = sequence->by_core ? "synchronized_by_core" : "";
+		const char *reason = "";
 		const char *trouble = NULL;
 
+		if (sequence->by_core)
+			reason = "synchronized_by_core";
+		else if (sequence->taken)
+			reason = "not_a_sequence";
 		if (OidIsValid(sequence->oid))
 			trouble = (carefully ? read_position_carefully : read_position)(sequence, strategy, &position, &budget_ms);
 		if (OidIsValid(sequence->oid))

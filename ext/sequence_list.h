@@ -28,6 +28,7 @@ typedef struct ListedSequence
 	Oid tablespace;
 	char persistence;
 	bool by_core;
+	bool taken; /* nothing but another kind of relation has the name */
 	const SequenceDefinition *definition;
 } ListedSequence;
 
@@ -39,6 +40,7 @@ typedef struct SequenceList
 	int count;
 	int capacity;
 	int next; /* where the last batch ended */
+	bool any_taken;
 	int news; /* problems that came or went: each leaves its text in the pool */
 	char *pool;
 	Size pool_left;

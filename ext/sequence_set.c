@@ -23,6 +23,13 @@
 /* How long a transaction waits for locks in all, in milliseconds. */
 #define LOCK_BUDGET_MS 1000
 
+/* What else lets a subscription's owner set the sequences of others. */
+#if PG_VERSION_NUM >= 160000
+#define OR_RUN_AS_OWNER " or let the subscription run_as_owner."
+#else
+#define OR_RUN_AS_OWNER ""
+#endif
+
 /* After so many sequences the catalog caches are emptied: each leaves some 600 bytes there. */
 #define CACHE_RESET 2000
 
@@ -97,7 +104,7 @@ is_allowed(SetContext *context, Oid relid, Form_pg_class class)
 
 		append_error(context->out, ERRCODE_INSUFFICIENT_PRIVILEGE,
 					 psprintf("role \"%s\" cannot SET ROLE to \"%s\"", member ? member : "", owner ? owner : ""),
-					 psprintf("Run GRANT %s TO %s; or let the subscription run_as_owner.",
+					 psprintf("Run GRANT %s TO %s;" OR_RUN_AS_OWNER,
 							  quote_identifier(owner ? owner : ""), quote_identifier(member ? member : "")));
 		return false;
 	}

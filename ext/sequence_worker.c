@@ -17,6 +17,7 @@
 #include "utils/snapmgr.h"
 
 #include "sequence.h"
+#include "sequence_list.h"
 
 static SequenceDatabase *entry = NULL;
 static bool nothing_to_do = false;
@@ -177,12 +178,13 @@ replsync_sequence_poked(void)
 	return poked;
 }
 
-/* Show how far a cycle has come */
+/* Show how far a cycle has come, of the sequences that are listed: the core hears of them little by little */
 void
 replsync_sequence_publish_progress(const CoreProgress *progress)
 {
 	LWLockAcquire(replsync_sequences->lock, LW_EXCLUSIVE);
 	entry->worker.progress = *progress;
+	entry->worker.progress.total = Max(progress->total, replsync_list.count);
 	LWLockRelease(replsync_sequences->lock);
 }
 

@@ -145,6 +145,7 @@ func (p *pair) testRights(t *testing.T) {
 	waitWorker(t, p.standby, "to be off", func(w workerRow) bool { return w.State == "off" })
 	p.standby.Set(t, "replsync.primary_conninfo", conninfo(p.primary, "repl"))
 	p.createSlot(t, "postgres", "new", "test_decoding")
+	p.primary.CreateSlot(t, "prepared", cluster.SlotOptions{Plugin: "test_decoding", TwoPhase: true, Failover: p.major >= firstFailover})
 	p.standby.Unset(t, "replsync.sync_slots")
 	hint := p.refuses(t, mark, "42501", "permission denied to read the files of replication slots")
 	require.NotContains(t, p.standby.Slots(t), "new")
@@ -152,9 +153,12 @@ func (p *pair) testRights(t *testing.T) {
 	require.NotEmpty(t, grants, hint)
 	p.primary.Exec(t, strings.Join(grants, " "))
 	p.move(t, "postgres", "s")
-	p.waitReady(t, "s", "new")
+	p.waitReady(t, "s", "new", "prepared")
+	// The first pass that may read has all that it needs.
+	require.NotContains(t, p.standby.LogSince(mark), "two_phase_at_unknown")
 	p.standby.Unset(t, "replsync.primary_conninfo")
 	p.dropSlot(t, "new")
+	p.dropSlot(t, "prepared")
 }
 
 // testWALLevel restarts servers with wal_level = replica.

@@ -36,8 +36,14 @@ func TestCoreSequences(t *testing.T) {
 			requirePositions(t, r.sub, "other", "1|f")
 			require.Equal(t, reasonCore, r.status(t, "public.other").Reason)
 			require.Contains(t, r.status(t, "public.other").Hint, "ALTER SUBSCRIPTION s REFRESH SEQUENCES")
-			// How far core's are is not ours to say.
+			// How far core's are is not ours to say, unless the publisher shows it.
 			require.Subset(t, r.check(t, "null"), []string{"sequence public.other", "sequence public.t_id_seq"})
+			require.Subset(t, r.check(t, "false"), []string{"publisher_sequence public.other", "publisher_sequences s"})
+			require.Nil(t, r.status(t, "public.other").PublisherLSN)
+			r.sub.Exec(t, "alter subscription s refresh sequences")
+			waitPosition(t, r.sub, "other", "10|t")
+			cluster.Eventually(t, cluster.DefaultDeadline, "nothing to lag", func() bool { return len(r.check(t, "false")) == 0 })
+			r.move(t, "other", 10)
 			r.sub.Exec(t, "alter subscription s drop publication sequences")
 			requireActions(t, r.sync(t), "public.other", "set", "", "public.t_id_seq", "unchanged", "")
 		})

@@ -391,6 +391,7 @@ const (
 	reasonLockedHere   = "locked"
 	reasonDropped      = "dropped_meanwhile"
 	reasonClamped      = "margin_clamped"
+	reasonNotSequence  = "not_a_sequence"
 )
 
 // sequenceLines returns the lines of the sequence workers that match.

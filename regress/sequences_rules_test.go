@@ -125,11 +125,23 @@ func TestSequenceDefinitions(t *testing.T) {
 			require.Equal(t, []string{"failed", reasonDefinition}, []string{status.State, status.Reason})
 			require.Regexp(t, "(?i)alter sequence", status.Hint)
 			require.Regexp(t, `(?i)\b`+word, status.Hint)
-			require.Positive(t, status.ErrorCount)
+			require.EqualValues(t, 1, status.ErrorCount)
+			require.Nil(t, status.PublisherLSN, "it would prove nothing")
+			require.Nil(t, status.LastSyncAt)
 		}
+		require.NotNil(t, r.status(t, "public.fine").PublisherLSN)
+		require.NotNil(t, r.status(t, "public.fine").LastSyncAt)
 		requirePositions(t, r.sub, "fine", "60|t", "cache", "60|t", "start", "1|f")
 		require.Contains(t, r.check(t, "false"), strings.TrimSpace(findCheck(t, r, "public.increment")))
 
+		story(t, "each failure counts", func(t *testing.T) {
+			r.sync(t)
+			require.EqualValues(t, 2, r.status(t, "public.type").ErrorCount)
+			r.sub.Exec(t, "select replsync.reset_statistics()")
+			require.Zero(t, r.status(t, "public.type").ErrorCount)
+			r.sync(t)
+			require.EqualValues(t, 1, r.status(t, "public.type").ErrorCount)
+		})
 		story(t, "the hint mends it", func(t *testing.T) {
 			for name := range differs {
 				hint := r.status(t, "public."+name).Hint
@@ -204,6 +216,18 @@ func TestSequenceBatches(t *testing.T) {
 				r.sync(t)
 				require.Equal(t, n, r.standing(t, 9))
 				require.Empty(t, r.failed(t))
+				if n <= 1000 {
+					return
+				}
+				// What waits for a lock in the second portion is seen waiting.
+				end := hold(t, r.pub, "drop sequence q1204")
+				done := inBackground(r.sub, "select replsync.sync_sequences('s')")
+				cluster.Eventually(t, cluster.DefaultDeadline, "progress", func() bool {
+					return cluster.QueryOne[bool](t, r.sub, "select exists (select from replsync.progress where done = 1000 and total = 1205)")
+				})
+				end("rollback")
+				require.NoError(t, finish(t, done, "the sync"))
+				require.Zero(t, cluster.QueryOne[int](t, r.sub, "select count(*) from replsync.progress"))
 			})
 		}
 	})
@@ -245,6 +269,10 @@ func TestSequenceCatalogs(t *testing.T) {
 		after("alter sequence x.one rename to away", "failed", reasonMissingHere)
 		after("create sequence other; alter sequence other set schema x; alter sequence x.other rename to one", "set", "")
 		after("drop sequence x.one", "failed", reasonMissingHere)
+		after("create table x.one ()", "failed", reasonNotSequence)
+		after("alter table x.one rename to gone", "failed", reasonMissingHere)
+		after("create view x.one as select 1", "failed", reasonNotSequence)
+		after("drop view x.one", "failed", reasonMissingHere)
 		after("alter sequence x.away rename to one", "set", "")
 		after("alter sequence x.one increment 2", "failed", reasonDefinition)
 		after("alter sequence x.one increment 1 restart 1", "set", "")
@@ -254,6 +282,10 @@ func TestSequenceCatalogs(t *testing.T) {
 		r.pub.Exec(t, "create sequence x.three")
 		r.sub.Exec(t, "create sequence x.three")
 		require.Equal(t, 3, cluster.QueryOne[int](t, r.sub, "select replsync.refresh_selection('s')"))
+		require.Equal(t, "init", r.status(t, "x.three").State)
+		require.Nil(t, r.status(t, "x.three").PublisherLSN, "nobody has looked at it")
+		require.Nil(t, r.status(t, "x.three").LastSyncAt)
+		require.NotNil(t, r.status(t, "x.one").PublisherLSN)
 		require.Len(t, r.sync(t), 3)
 		r.sub.Exec(t, "select replsync.remove_sequences('s')")
 		r.add(t, 1, "'all', exclude => '{x.t*}'")

@@ -186,7 +186,8 @@ CREATE VIEW replsync.sequence_status AS
 			WHERE written_by = (SELECT system_identifier FROM pg_catalog.pg_control_system())),
 		watermark AS (
 			SELECT r.subscription, coalesce(w.done_generation, 0) AS done_generation,
-				coalesce(l.publisher_lsn, w.publisher_lsn) AS publisher_lsn, l.last_sync_at
+				coalesce(l.publisher_lsn, w.publisher_lsn) AS publisher_lsn,
+				coalesce(l.last_sync_at, w.written_at) AS last_sync_at
 			FROM rules r
 				LEFT JOIN replsync.sequence_watermark w ON w.subscription = r.subscription
 				LEFT JOIN live l ON l.subscription = r.subscription AND l.sequence IS NULL)
@@ -196,11 +197,12 @@ CREATE VIEW replsync.sequence_status AS
 			ELSE 'init' END AS state,
 		l.publisher_value, l.publisher_is_called,
 		replsync.sequence_local_value(c.oid) AS local_value,
-		w.publisher_lsn,
+		-- it would prove nothing about one that no cycle has reached yet, or that is not in step
+		CASE WHEN i.in_step AND k.reason IS NULL THEN w.publisher_lsn END AS publisher_lsn,
 		-- a value that nobody moves is looked at in every cycle
-		CASE WHEN p.reason IS NULL THEN greatest(l.last_sync_at, w.last_sync_at) ELSE l.last_sync_at END AS last_sync_at,
+		CASE WHEN i.in_step THEN greatest(l.last_sync_at, w.last_sync_at) ELSE l.last_sync_at END AS last_sync_at,
 		coalesce(p.reason, k.reason) AS reason,
-		coalesce(p.hint, 'Use ALTER SUBSCRIPTION ' || quote_ident(s.subname) || k.refresh) AS hint,
+		coalesce(p.hint, k.hint) AS hint,
 		greatest(l.error_count, p.error_count, 0) AS error_count
 	FROM rules r
 		JOIN watermark w ON w.subscription = r.subscription
@@ -213,8 +215,11 @@ CREATE VIEW replsync.sequence_status AS
 			AND p.schema_name = m.schema_name AND p.sequence_name = m.sequence_name
 		LEFT JOIN live l ON l.subscription = m.subscription AND l.sequence = c.oid
 		-- before 19 no sequence is there
-		LEFT JOIN LATERAL (SELECT 'synchronized_by_core' AS reason, ' REFRESH SEQUENCES.' AS refresh
-			FROM pg_catalog.pg_subscription_rel WHERE srrelid = c.oid LIMIT 1) k ON true;
+		LEFT JOIN LATERAL (SELECT 'synchronized_by_core' AS reason,
+				'Use ALTER SUBSCRIPTION ' || pg_catalog.quote_ident(o.subname) || ' REFRESH SEQUENCES.' AS hint
+			FROM (SELECT (SELECT subname FROM pg_catalog.pg_subscription WHERE oid = srsubid)
+				FROM pg_catalog.pg_subscription_rel WHERE srrelid = c.oid LIMIT 1) o) k ON true
+		CROSS JOIN LATERAL (SELECT p.reason IS NULL AND m.generation <= w.done_generation AS in_step) i;
 
 -- What is known here, and what the publisher says if it is there.
 CREATE FUNCTION replsync.cutover_check(subscription name,
@@ -256,7 +261,7 @@ CREATE FUNCTION replsync.cutover_check(subscription name,
 	UNION ALL
 	SELECT 'last_sync', sub.subname::text,
 		CASE WHEN m.at > clock_timestamp() - 3 * s.setting::bigint * interval '1 ms' THEN true END,
-		'The sequences were last gone over ' || coalesce('at ' || m.at, 'never') || '.',
+		coalesce('The sequences were last gone over at ' || m.at || '.', 'The sequences have not been gone over yet.'),
 		CASE WHEN w.last_error_at > coalesce(m.at, '-infinity') THEN 'The last error was: ' || w.last_error END
 	FROM sub, watermark m, (SELECT setting FROM pg_settings WHERE name = 'replsync.sequence_naptime_max') s
 		LEFT JOIN replsync.worker_status w ON w.kind = 'sequences' AND w.database = current_database()

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 	"github.com/replsync/replsync/gosrc/internal/primary"
@@ -103,7 +105,7 @@ func (c *check) worker() {
 	case c.Passes.Failed != nil && c.There != nil:
 		// Without the primary it is no wonder.
 		c.fails(checkWorker, "", cmp.Or(c.Passes.Failed.Hint, "See replsync.worker_status and the server log."),
-			"Its last pass failed: %s", sentence(c.Passes.Failed))
+			"Its last pass failed: %s", clause(c.Passes.Failed))
 	default:
 		c.holds(checkWorker, "", "It is running.")
 	}
@@ -111,6 +113,13 @@ func (c *check) worker() {
 
 // sentence shows a message as a detail.
 func sentence(m *host.Message) string {
+	s := clause(m)
+	first, size := utf8.DecodeRuneInString(s)
+	return string(unicode.ToUpper(first)) + s[size:]
+}
+
+// clause shows a message after a colon.
+func clause(m *host.Message) string {
 	if m.Detail == "" {
 		return m.Text + "."
 	}

@@ -70,7 +70,7 @@ func verdict(t *testing.T, f *Facts) (ready bool, rows []string) {
 	t.Helper()
 	ready = true
 	for _, r := range Check(*f) {
-		require.NotEmpty(t, r.Detail)
+		require.Regexp(t, `^[A-Z0-9].*\.$`, r.Detail, "a sentence")
 		if r.OK != nil && *r.OK {
 			continue
 		}

@@ -37,7 +37,7 @@ type Sequences interface {
 	SetSequences(ctx context.Context, subscription OID, sets []SequenceSet) ([]SequenceSetResult, error)
 
 	// RecordSequences keeps what was found of sequences: in memory, for sequence_status; and in the table, where
-	// Problem differs from what is recorded there. A sequence that is NotOurs has no Problem.
+	// Problem differs from what is recorded there. A sequence that is here and NotOurs has no Problem.
 	RecordSequences(ctx context.Context, subscription OID, records []SequenceRecord) error
 
 	// FinishSequences ends a cycle over the sequences of one subscription. Only a cycle that reached all of them with
@@ -104,7 +104,7 @@ type Watermark struct {
 type LocalSequence struct {
 	SequenceName
 	OID        OID    // 0: there is none of that name
-	NotOurs    string // a reason why it is not set here, as "synchronized_by_core"; empty: it is
+	NotOurs    string // a reason why it is not set here, as "synchronized_by_core", or why there is none; empty: it is
 	Definition SequenceDefinition
 	Position   SequencePosition
 	Problem    string // the reason that the table has for it, empty if none

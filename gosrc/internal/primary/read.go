@@ -18,8 +18,9 @@ import (
 // Read shows the primary in one round trip; in two where a slot has come to decode prepared transactions. physicalSlot is
 // the standby's primary_slot_name.
 func (c *Client) Read(ctx context.Context, physicalSlot string) (*State, error) {
+	way, shown := c.twoPhaseWay(), c.access.slots
 	state, err := c.read(ctx, physicalSlot)
-	if err == nil && c.noticeTwoPhase(state.Slots) {
+	if err == nil && c.noticeTwoPhase(state.Slots, way) && !shown {
 		state, err = c.read(ctx, physicalSlot)
 	}
 	if remote.Refusal(err) != nil {
@@ -29,12 +30,11 @@ func (c *Client) Read(ctx context.Context, physicalSlot string) (*State, error) 
 	return state, err
 }
 
-// noticeTwoPhase tells whether a slot decodes prepared transactions that the last read did not expect.
-func (c *Client) noticeTwoPhase(slots []Slot) (again bool) {
-	found := slices.ContainsFunc(slots, func(s Slot) bool { return s.TwoPhase })
-	again = found && !c.twoPhase && c.access.twoPhase != twoPhaseByView
-	c.twoPhase = found
-	return again
+// noticeTwoPhase tells whether a slot decodes prepared transactions and there is a way to read from where on that the last read
+// did not take: it did not expect the slot, or the role was not allowed to.
+func (c *Client) noticeTwoPhase(slots []Slot, way twoPhaseAccess) (again bool) {
+	c.twoPhase = slices.ContainsFunc(slots, func(s Slot) bool { return s.TwoPhase })
+	return c.twoPhase && c.access.twoPhase != twoPhaseByView && way != c.twoPhaseWay()
 }
 
 // twoPhaseWay is how two_phase_at is to be read. A function is named only where a slot needs it: the query fails as a whole

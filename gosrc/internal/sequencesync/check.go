@@ -3,10 +3,13 @@ package sequencesync
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
+	"github.com/replsync/replsync/gosrc/internal/publisher"
+	"github.com/replsync/replsync/gosrc/internal/sequence"
 )
 
 // Names of the checks that only the publisher can answer.
@@ -25,7 +28,12 @@ func (w *Worker) check(ctx context.Context, r *host.SequenceRequest, p Publisher
 		return err
 	}
 	c := w.newCycle(sub, p, nil, nil)
-	c.found = func(findings []finding) error { return rows(newTroubles(findings)) }
+	lagging := 0
+	c.found = func(findings []finding) error {
+		found := laggards(findings)
+		lagging += len(found)
+		return rows(append(found, newTroubles(findings)...))
+	}
 	if err := c.run(ctx); err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -42,7 +50,7 @@ func (w *Worker) check(ctx context.Context, r *host.SequenceRequest, p Publisher
 			Detail: fmt.Sprintf("The publisher is at %s of timeline %d.", c.mark.LSN, c.mark.Timeline),
 		},
 		identity(sub, c.mark.Watermark),
-		drift(sub, c),
+		drift(sub, c, lagging),
 	})
 }
 
@@ -66,14 +74,48 @@ func identity(sub *host.Subscription, now host.Watermark) host.SequenceRow {
 	return row
 }
 
-// drift tells whether a sequence stands behind the publisher's at this moment.
-func drift(sub *host.Subscription, c *cycle) host.SequenceRow {
-	row := host.SequenceRow{Check: checkSequences, Object: sub.Name, OK: known(c.behind == 0)}
-	row.Detail = fmt.Sprintf("%d of %d sequences are behind the publisher.", c.behind, c.members)
+// drift tells whether a sequence stands behind the publisher's at this moment. Those that core synchronizes, and that lag,
+// have rows of their own.
+func drift(sub *host.Subscription, c *cycle, lagging int) host.SequenceRow {
+	behind := c.behind + lagging
+	row := host.SequenceRow{Check: checkSequences, Object: sub.Name, OK: known(behind == 0)}
+	row.Detail = fmt.Sprintf("%d of %d sequences are behind the publisher.", behind, c.members)
+	if behind > 0 {
+		row.Hint = "Stop all writes on the publisher."
+	}
 	if c.behind > 0 {
-		row.Hint = "Stop all writes on the publisher. " + runSync(sub)
+		row.Hint += " " + runSync(sub)
 	}
 	return row
+}
+
+// laggards are the sequences that core synchronizes, and that it has not brought to where the publisher stands.
+func laggards(findings []finding) []host.SequenceRow {
+	var rows []host.SequenceRow
+	for i := range findings {
+		f := &findings[i]
+		if f.reason != reasonCore || f.value.Problem != publisher.None || f.local.Definition != f.value.Definition {
+			continue
+		}
+		here, there := f.local.Position, f.value.Position
+		order := sequence.Compare(f.local.Definition.Increment, here, there)
+		if order == 0 || order > 0 && !f.local.Definition.Cycle {
+			continue
+		}
+		row := f.row()
+		row.Check, row.Object, row.OK = checkSequence, f.local.Schema+"."+f.local.Name, known(false)
+		row.Detail = fmt.Sprintf("The subscription synchronizes it itself, and it is at %s here and at %s on the publisher.",
+			position(here), position(there))
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func position(p host.SequencePosition) string {
+	if !p.IsCalled {
+		return fmt.Sprintf("%d (not called)", p.LastValue)
+	}
+	return strconv.FormatInt(p.LastValue, 10)
 }
 
 // newTroubles are the sequences that cannot be synchronized for a reason that is not recorded yet.

@@ -276,7 +276,8 @@ func (c *cycle) record(ctx context.Context, findings []finding) error {
 			c.recorded++
 			c.complain(f, &r)
 		}
-		if c.memory.news(&r) || changed {
+		// Each failure counts.
+		if c.memory.news(&r) || changed || r.Problem != "" {
 			records = append(records, r)
 		}
 	}

@@ -36,10 +36,11 @@ func TestCycle(t *testing.T) {
 	require.Len(t, logs, 1)
 	require.Contains(t, logs[0].Detail, `"public.d": missing_on_publisher`)
 
-	// Nothing changed: nothing is written, and the pause grows.
+	// Nothing changed: nothing is written but that a problem is still there, and the pause grows.
 	timeout, _ = r.turn()
 	require.Equal(t, 2*defaultNaptimeMin, timeout.Round(time.Second))
-	require.Zero(t, r.h.Written())
+	require.Equal(t, 1, r.h.Written())
+	require.Equal(t, "missing_on_publisher", r.h.Record(named("d")).Problem)
 	require.Empty(t, r.h.Sets())
 	require.False(t, r.h.Finished()[0].Write)
 	require.Empty(t, r.h.Logs())
@@ -54,10 +55,13 @@ func TestCycle(t *testing.T) {
 	require.True(t, r.h.Finished()[0].Write)
 
 	// A problem that ends is recorded.
+	r.h.Written()
 	r.o.put("d", standing(8))
 	r.turn()
 	require.Equal(t, 1, r.h.Written())
 	require.Empty(t, r.h.Local(1, named("d")).Problem)
+	r.turn()
+	require.Zero(t, r.h.Written())
 }
 
 func TestManyPortions(t *testing.T) {
@@ -277,6 +281,9 @@ func TestSetFails(t *testing.T) {
 	reasons := map[string]string{}
 	for _, row := range r.ask(host.SyncSequences).Rows {
 		reasons[row.Name] = row.Action + " " + row.Reason
+		if row.Action == "failed" {
+			require.EqualValues(t, []int64{1, 1}, []int64{row.Before, row.After}, "it stays where it is")
+		}
 	}
 	require.Equal(t, map[string]string{
 		"a": "failed no_right_here", "b": "failed locked", "c": "failed out_of_range", "d": "skipped dropped_meanwhile",

@@ -40,7 +40,7 @@ func (r *rules) examine(local *host.LocalSequence, value *publisher.Value) findi
 	f := finding{local: local, value: value, after: local.Position}
 	s := subject{name: local.SequenceName, subscription: r.subscription, role: r.role, publisher: value.Definition}
 	switch {
-	case local.NotOurs != "":
+	case local.NotOurs != "" && local.OID != 0:
 		f.action, f.reason = actionSkipped, reason(local.NotOurs)
 	case value.Problem != publisher.None:
 		f.action, f.reason, f.detail = actionFailed, publisherReason(value.Problem), value.Detail
@@ -49,6 +49,9 @@ func (r *rules) examine(local *host.LocalSequence, value *publisher.Value) findi
 		}
 	case local.OID == 0:
 		f.action, f.reason = actionFailed, reasonMissingHere
+		if local.NotOurs != "" {
+			f.reason = reason(local.NotOurs)
+		}
 	case local.Definition != value.Definition:
 		s.differences = sequence.Differences(value.Definition, local.Definition)
 		f.action, f.reason, f.detail = actionFailed, reasonDefinition, sequence.Detail(s.differences)
@@ -92,12 +95,16 @@ func (r *rules) decide(f *finding) {
 
 // settle takes in what became of a set.
 func (r *rules) settle(f *finding, result *host.SequenceSetResult) {
-	f.local.Position, f.after = result.Before, result.After
+	if result.Err == nil {
+		f.local.Position, f.after = result.Before, result.After
+	} else {
+		f.after = f.local.Position
+	}
 	s := subject{name: f.local.SequenceName, subscription: r.subscription, role: r.role, publisher: f.value.Definition}
 	switch {
 	case result.Err != nil:
 		f.reason = localReason(result.Err)
-		f.action, f.detail = actionFailed, host.Describe(result.Err).Text
+		f.action, f.detail = actionFailed, sentence(host.Describe(result.Err).Text)
 		if f.reason == reasonDropped {
 			f.action = actionSkipped
 		}

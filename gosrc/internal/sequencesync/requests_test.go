@@ -142,6 +142,24 @@ func TestCheckPublisher(t *testing.T) {
 	want["publisher_identity sub"], want["publisher_sequences sub"] = "true", "true"
 	delete(want, "publisher_sequence public.c") // which is recorded now
 	require.Equal(t, want, checks())
+
+	// Of those that core synchronizes it can be seen whether they lag.
+	byCore := host.LocalSequence{
+		SequenceName: named("core"), OID: 5, NotOurs: "synchronized_by_core", Definition: bigint(), Position: at(10, false),
+	}
+	r.h.PutSequences(1, byCore)
+	r.o.put("core", standing(10))
+	want["publisher_sequences sub"], want["publisher_sequence public.core"] = "false", "false"
+	require.Equal(t, want, checks())
+	byCore.Position = at(11, true)
+	r.h.PutSequences(1, byCore)
+	want["publisher_sequences sub"] = "true"
+	delete(want, "publisher_sequence public.core")
+	require.Equal(t, want, checks())
+	byCore.Definition.Cycle = true
+	r.h.PutSequences(1, byCore)
+	require.Equal(t, want, checks(), "it differs in definition, so that there is nothing to compare")
+
 	r.o.mark.Timeline++
 	want["publisher_identity sub"] = "false"
 	require.Equal(t, want, checks())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/replsync/replsync/gosrc/internal/host"
 )
@@ -14,6 +15,10 @@ var ErrPromoted = errors.New("the server was promoted")
 // dropSlots drops the copies whose names match a pattern. It refuses before it drops anything where the next pass would
 // make a copy again.
 func (w *Worker) dropSlots(ctx context.Context, s *Settings, r host.Recovery, pattern string) (int64, error) {
+	// An empty list of patterns has a meaning in replsync.slots only.
+	if strings.TrimSpace(pattern) == "" {
+		return 0, checkPattern(pattern, "")
+	}
 	names, err := ParsePatterns(pattern, firstConflict)
 	if err != nil {
 		return 0, err

@@ -31,6 +31,7 @@ func TestDropSlots(t *testing.T) {
 		b.slot("a_user")
 		require.True(t, host.HasCode(drop(b, "*").Err, "55000"), "b is wanted")
 		require.True(t, host.HasCode(drop(b, "B").Err, "22023"))
+		require.True(t, host.HasCode(drop(b, " ").Err, "22023"), "nothing is not everything")
 
 		b.host.Passes()
 		b.host.Values["replsync.sync_slots"] = "off"
