@@ -118,6 +118,7 @@ typedef struct AnswerRow
 	int32 ok; /* -1: not known */
 	char *detail;
 	char *hint;
+	XLogRecPtr lsn;
 } AnswerRow;
 
 extern AnswerRow replsync_answer_row(WireReader *in);

@@ -13,6 +13,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/pg_lsn.h"
 #include "utils/tuplestore.h"
 
 #include "sequence.h"
@@ -44,6 +45,7 @@ replsync_answer_row(WireReader *in)
 	row.ok = wire_get_int32(in);
 	row.detail = wire_get_text(in);
 	row.hint = wire_get_text(in);
+	row.lsn = (XLogRecPtr) wire_get_int64(in);
 	return row;
 }
 
@@ -194,14 +196,14 @@ read_sync_row(WireReader *in, void *arg)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-/* Store a row of cutover_check() */
+/* Store a row of check_publisher() */
 static void
 read_check_row(WireReader *in, void *arg)
 {
 	ReturnSetInfo *rsinfo = arg;
 	AnswerRow row = replsync_answer_row(in);
-	Datum values[5];
-	bool nulls[5] = {0};
+	Datum values[6];
+	bool nulls[6] = {0};
 
 	values[0] = CStringGetTextDatum(row.check);
 	nulls[1] = row.object[0] == '\0';
@@ -212,6 +214,8 @@ read_check_row(WireReader *in, void *arg)
 	values[3] = CStringGetTextDatum(row.detail);
 	nulls[4] = row.hint[0] == '\0';
 	values[4] = CStringGetTextDatum(row.hint);
+	nulls[5] = row.lsn == InvalidXLogRecPtr;
+	values[5] = LSNGetDatum(row.lsn);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -276,8 +280,8 @@ ask_publisher(StringInfo text, ReturnSetInfo *rsinfo)
 	}
 	PG_CATCH();
 	{
-		Datum values[5] = {0};
-		bool nulls[5] = {0};
+		Datum values[6] = {0};
+		bool nulls[6] = {0};
 		ErrorData *edata;
 
 		MemoryContextSwitchTo(context);
@@ -290,7 +294,7 @@ ask_publisher(StringInfo text, ReturnSetInfo *rsinfo)
 		MemoryContextSwitchTo(context);
 		values[0] = CStringGetTextDatum("publisher");
 		values[3] = CStringGetTextDatum(psprintf("The publisher was not asked: %s.", edata->message));
-		nulls[1] = nulls[2] = true;
+		nulls[1] = nulls[2] = nulls[5] = true;
 		nulls[4] = edata->hint == NULL;
 		if (edata->hint)
 			values[4] = CStringGetTextDatum(edata->hint);

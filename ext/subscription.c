@@ -104,6 +104,7 @@ replsync_put_subscription(StringInfo out, Oid oid)
 	wire_put_int32(out, list_length(subscription->publications));
 	foreach (cell, subscription->publications)
 		wire_put_text(out, strVal(lfirst(cell)));
+	wire_put_text(out, subscription->slotname ? subscription->slotname : "");
 	put_conninfo(out, subscription);
 	wire_put_bool(out, superuser_owner);
 #if PG_VERSION_NUM >= 160000

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -87,6 +88,9 @@ func write(ctx context.Context, db *cluster.Database) error {
 	return nil
 }
 
+// firstEmptySkipped is the first version that does not send a transaction whose changes are not published.
+const firstEmptySkipped = 15
+
 // TestCutoverCheck asks whether the subscriber may take over, also with the publisher gone.
 func TestCutoverCheck(t *testing.T) {
 	withPublishers(t, since10, func(t *testing.T, from, to int) {
@@ -120,6 +124,46 @@ func TestCutoverCheck(t *testing.T) {
 				return slices.Contains(r.check(t, "null"), "received s")
 			})
 			r.sub.Exec(t, "alter subscription s enable")
+			r.requireReadyToCutOver(t)
+		})
+		story(t, "rows that have come and are not committed", func(t *testing.T) {
+			r.sub.Exec(t, `create table gate ();
+				create function pass() returns trigger language plpgsql as 'begin lock table public.gate; return null; end';
+				create constraint trigger pass after insert on counters deferrable initially deferred for each row execute function pass();
+				alter table counters enable always trigger pass`)
+			end := hold(t, r.sub, "lock table gate")
+			r.pub.Exec(t, "insert into counters values (2, 2)")
+			waitBlocked(t, r.sub)
+			r.sync(t)
+			require.Contains(t, r.check(t, "false"), "received s", "%+v", r.checks(t))
+			end("rollback")
+			r.requireReadyToCutOver(t)
+			require.Equal(t, 1, cluster.QueryOne[int](t, r.sub, "select count(*) from counters where id = 2"))
+			r.sub.Exec(t, "drop function pass() cascade; drop table gate")
+		})
+		story(t, "nothing comes after the last commit", func(t *testing.T) {
+			// The publisher is not to write anything by itself.
+			writer := cluster.QueryOne[int](t, r.pub, "select pid from pg_stat_activity where backend_type = 'background writer'")
+			require.NoError(t, syscall.Kill(writer, syscall.SIGSTOP))
+			defer func() { require.NoError(t, syscall.Kill(writer, syscall.SIGCONT)) }()
+			r.connectAs(t, fmt.Sprintf("user=postgres port=%d", publisher.WithoutKeepalives(t).Port))
+			received := func(sql string) {
+				t.Helper()
+				r.pub.Exec(t, sql)
+				end := cluster.QueryOne[cluster.LSN](t, r.pub, "select pg_current_wal_flush_lsn()")
+				cluster.Eventually(t, cluster.DefaultDeadline, "the last commit to be applied", func() bool {
+					return cluster.QueryOne[bool](t, r.pub, "select confirmed_flush_lsn >= $1 from pg_replication_slots where database = current_database()", end)
+				})
+				r.sync(t)
+				require.Contains(t, r.check(t, "true"), "received s", "%+v", r.checks(t))
+				require.True(t, cluster.QueryOne[bool](t, r.sub, "select latest_end_lsn is null from pg_stat_subscription where subname = 's'"),
+					"a keepalive has come")
+			}
+			received("insert into counters values (3, 3)")
+			if from < firstEmptySkipped {
+				received("comment on table counters is 'a change that is not published'")
+			}
+			r.connectAs(t, "user=postgres")
 			r.requireReadyToCutOver(t)
 		})
 		story(t, "tables that are copied", func(t *testing.T) {

@@ -161,7 +161,7 @@ CREATE FUNCTION replsync.sequence_drift(subscription name,
 	AS 'MODULE_PATHNAME', 'replsync_sequence_drift';
 
 CREATE FUNCTION replsync.check_publisher(subscription name,
-	OUT check_name text, OUT object text, OUT ok boolean, OUT detail text, OUT hint text)
+	OUT check_name text, OUT object text, OUT ok boolean, OUT detail text, OUT hint text, OUT lsn pg_lsn)
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'replsync_check_publisher';
@@ -252,7 +252,21 @@ CREATE FUNCTION replsync.cutover_check(subscription name,
 	applied AS MATERIALIZED (
 		SELECT max(lsn) AS lsn FROM (
 			SELECT lsn FROM tables
-			UNION ALL SELECT o.remote_lsn FROM sub JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || sub.oid) a)
+			UNION ALL SELECT o.remote_lsn FROM sub JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || sub.oid) a),
+	publisher AS MATERIALIZED (SELECT * FROM replsync.check_publisher($1)),
+	-- A keepalive is looked at when all before it is applied, but none need follow the last commit until the publisher writes something
+	-- by itself. That commit counts when it has been applied: commits are, in their order. If it brought no rows, as one of a publisher
+	-- before 15 may, only its message has come, and that may be ahead of what is being applied: it counts once the publisher has word
+	-- that nothing is left to apply up to it. That word alone may be another server's, which uses the same slot. What was applied
+	-- before tells nothing of what is under way.
+	received AS MATERIALIZED (
+		SELECT greatest(t.latest_end_lsn, CASE WHEN t.remote_lsn >= w.lsn THEN t.remote_lsn END,
+				CASE WHEN t.received_lsn < c.lsn THEN t.received_lsn WHEN t.received_lsn >= c.lsn THEN c.lsn END) AS lsn
+		FROM (SELECT max(s.latest_end_lsn) AS latest_end_lsn, max(s.received_lsn) AS received_lsn, max(o.remote_lsn) AS remote_lsn
+				FROM sub JOIN pg_stat_subscription s ON s.subid = sub.oid
+					LEFT JOIN pg_replication_origin_status o ON o.external_id = 'pg_' || sub.oid
+				WHERE s.relid IS NULL AND s.pid IS NOT NULL) t, watermark w,
+			(SELECT max(lsn) AS lsn FROM publisher WHERE check_name = 'publisher_confirmed') c)
 	SELECT 'selection', sub.subname::text, EXISTS (SELECT FROM members),
 		(SELECT count(*) FROM members) || ' sequences are under care.',
 		CASE WHEN NOT EXISTS (SELECT FROM members) THEN
@@ -286,9 +300,9 @@ CREATE FUNCTION replsync.cutover_check(subscription name,
 	SELECT 'received', sub.subname::text, a.lsn >= w.lsn,
 		CASE WHEN a.lsn IS NULL OR w.lsn IS NULL THEN 'The subscription is not receiving, so whether rows are under way is not known here.'
 			ELSE 'The publisher''s WAL has been received up to ' || a.lsn::text || '; at the last sync it ended at ' || w.lsn::text || '.' END,
-		CASE WHEN a.lsn < w.lsn THEN 'Wait until the last rows are here, and see pg_stat_subscription.' END
-	FROM sub, watermark w, (SELECT max(latest_end_lsn) AS lsn FROM sub JOIN pg_stat_subscription t ON t.subid = sub.oid
-		WHERE t.relid IS NULL) a
+		CASE WHEN a.lsn < w.lsn THEN 'Wait until the last rows are here, and see pg_stat_subscription. If none are left, it takes at most the 15 seconds '
+			|| 'after which the publisher writes something by itself.' END
+	FROM sub, watermark w, received a
 	UNION ALL
 	SELECT 'sequences', sub.subname::text, NOT EXISTS (SELECT FROM members WHERE state <> 'ready'),
 		(SELECT count(*) FILTER (WHERE state = 'ready') || ' of ' || count(*) || ' sequences are synchronized.' FROM members),
@@ -307,7 +321,7 @@ CREATE FUNCTION replsync.cutover_check(subscription name,
 	SELECT 'sequence', m.name, NULL, 'The subscription synchronizes it itself, and how far is not known here.', m.hint
 	FROM members m WHERE m.reason = 'synchronized_by_core'
 	UNION ALL
-	SELECT c.check_name, c.object, c.ok, c.detail, c.hint FROM replsync.check_publisher($1) c
+	SELECT check_name, object, ok, detail, hint FROM publisher WHERE check_name <> 'publisher_confirmed'
 	$$;
 
 -- Workers

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"bufio"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -88,6 +90,7 @@ type Proxy struct {
 	Port int
 
 	target string
+	filter func(io.Reader) io.Reader // of what the server sends
 	mu     sync.Mutex
 	thawed *sync.Cond
 	frozen bool
@@ -131,6 +134,41 @@ func (s *Server) Proxy(t T) *Proxy {
 	return NewProxy(t, (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: s.Port}).String())
 }
 
+// WithoutKeepalives returns a proxy in front of the server that keeps the keepalives of unencrypted replication connections back.
+// Nothing is to be copied through it.
+func (s *Server) WithoutKeepalives(t T) *Proxy {
+	t.Helper()
+	p := s.Proxy(t)
+	p.filter = func(server io.Reader) io.Reader { return &keepalivesDropped{from: bufio.NewReader(server)} }
+	return p
+}
+
+// keepalivesDropped reads whole messages: a type, a length that counts itself, and the content.
+type keepalivesDropped struct {
+	from *bufio.Reader
+	rest []byte // of a message that is passed on
+}
+
+func (k *keepalivesDropped) Read(b []byte) (int, error) {
+	const head, copyData, keepalive = 5, 'd', 'k'
+	for len(k.rest) == 0 {
+		start, err := k.from.Peek(head)
+		if err != nil {
+			return 0, err
+		}
+		message := make([]byte, 1+binary.BigEndian.Uint32(start[1:]))
+		if _, err := io.ReadFull(k.from, message); err != nil {
+			return 0, err
+		}
+		if message[0] != copyData || len(message) == head || message[head] != keepalive {
+			k.rest = message
+		}
+	}
+	n := copy(b, k.rest)
+	k.rest = k.rest[n:]
+	return n, nil
+}
+
 func (p *Proxy) serve(client net.Conn) {
 	if !p.add(client) {
 		return
@@ -142,8 +180,12 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	defer p.drop(server)
+	answers := io.Reader(server)
+	if p.filter != nil {
+		answers = p.filter(server)
+	}
 	done := make(chan struct{}, 2)
-	pipe := func(to, from net.Conn) {
+	pipe := func(to io.Writer, from io.Reader) {
 		buffer := make([]byte, 32*1024)
 		for {
 			n, err := from.Read(buffer)
@@ -160,7 +202,7 @@ func (p *Proxy) serve(client net.Conn) {
 		done <- struct{}{}
 	}
 	go pipe(server, client)
-	go pipe(client, server)
+	go pipe(client, answers)
 	<-done
 }
 

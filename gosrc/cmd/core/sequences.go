@@ -143,6 +143,7 @@ func subscriptionFrom(in *reader) host.Subscription {
 		Name:            in.text(),
 		Enabled:         in.bool(),
 		Publications:    in.texts(),
+		Slot:            in.text(),
 		Conninfo:        in.text(),
 		ConninfoErr:     in.error(),
 		SuperuserOwner:  in.bool(),
@@ -208,4 +209,5 @@ func rowTo(w *writer, r *host.SequenceRow) {
 	}
 	w.text(r.Detail)
 	w.text(r.Hint)
+	w.uint64(uint64(r.LSN))
 }

@@ -70,6 +70,7 @@ type Subscription struct {
 	Name         string
 	Enabled      bool
 	Publications []string
+	Slot         string // empty: it has none
 
 	// Conninfo is never logged or shown. ConninfoErr says why there is none (19: CREATE SUBSCRIPTION ... SERVER).
 	Conninfo    string
@@ -176,4 +177,5 @@ type SequenceRow struct {
 	Check, Object string
 	OK            *bool
 	Detail, Hint  string
+	LSN           LSN // 0: none
 }

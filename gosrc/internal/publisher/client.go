@@ -127,6 +127,26 @@ func (c *Client) Mark(ctx context.Context) (Mark, error) {
 	return mark, nil
 }
 
+// Confirmed is up to where the subscriber has what comes through a slot, as it says itself: the publisher need not keep WAL before
+// that for it. 0: there is no such slot.
+func (c *Client) Confirmed(ctx context.Context, slot string) (host.LSN, error) {
+	var confirmed host.LSN
+	err := c.first.do(ctx, "read the slot", func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := query(ctx, conn, confirmedSQL, slot)
+		if err != nil {
+			return err
+		}
+		confirmed = 0
+		var lsn string
+		_, err = pgx.ForEachRow(rows, []any{&lsn}, func() (err error) {
+			confirmed, err = host.ParseLSN(lsn)
+			return err
+		})
+		return err
+	})
+	return confirmed, err
+}
+
 // allows tells whether values read at another mark may take the place of those at this one.
 func (m Mark) allows(other Mark) error {
 	if m.SystemIdentifier == 0 ||

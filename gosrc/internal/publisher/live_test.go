@@ -76,6 +76,7 @@ func TestLive(t *testing.T) {
 		s.exec(t, "ALTER ROLE repl SET idle_session_timeout = '1h'")
 	}
 	t.Run("mark", func(t *testing.T) { testMark(t, s) })
+	t.Run("confirmed", func(t *testing.T) { testConfirmed(t, s) })
 	t.Run("values", func(t *testing.T) { testValues(t, s) })
 	t.Run("rights", func(t *testing.T) { testRights(t, s) })
 	t.Run("known", func(t *testing.T) { testKnown(t, s, publisher.Options{CatalogBytes: 1}) })
@@ -105,6 +106,25 @@ func testMark(t *testing.T, s *server) {
 	second, err := c.Mark(t.Context())
 	require.NoError(t, err)
 	require.Less(t, first.LSN, second.LSN)
+}
+
+func testConfirmed(t *testing.T, s *server) {
+	c := s.client(t, "reader", publisher.Options{})
+	s.exec(t, "SELECT pg_create_logical_replication_slot('logical', 'pgoutput'), pg_create_physical_replication_slot('physical', true)")
+	defer s.exec(t, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+	var want string
+	require.NoError(t, s.session(t).QueryRow(t.Context(),
+		"SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE confirmed_flush_lsn IS NOT NULL").Scan(&want))
+	confirmed, err := c.Confirmed(t.Context(), "logical")
+	require.NoError(t, err)
+	lsn, err := host.ParseLSN(want)
+	require.NoError(t, err)
+	require.Equal(t, lsn, confirmed)
+	for _, none := range []string{"physical", "no_such"} {
+		confirmed, err := c.Confirmed(t.Context(), none)
+		require.NoError(t, err)
+		require.Zero(t, confirmed)
+	}
 }
 
 func testSelection(t *testing.T, s *server) {

@@ -161,6 +161,12 @@ func positionsSQL(names []host.SequenceName, which []int) string {
 	return b.String()
 }
 
+// confirmedSQL reads what anybody may see of a slot. $1: its name.
+const confirmedSQL = `
+SELECT s.confirmed_flush_lsn::pg_catalog.text
+  FROM pg_catalog.pg_replication_slots AS s
+ WHERE s.slot_name = $1::pg_catalog.name AND s.database = pg_catalog.current_database() AND s.confirmed_flush_lsn IS NOT NULL`
+
 // noPublicationSQL finds publications that are not there. $1: names.
 const noPublicationSQL = `
 SELECT w.name FROM unnest($1::pg_catalog.text[]) AS w(name)

@@ -18,6 +18,9 @@ const (
 	checkIdentity  = "publisher_identity"
 	checkSequences = "publisher_sequences"
 	checkSequence  = "publisher_sequence"
+
+	// checkConfirmed is a part of the check "received", which cutover_check() makes.
+	checkConfirmed = "publisher_confirmed"
 )
 
 // check asks the publisher what cutover_check() cannot know from here. A publisher that is gone is no reason against a
@@ -34,7 +37,13 @@ func (w *Worker) check(ctx context.Context, r *host.SequenceRequest, p Publisher
 		lagging += len(found)
 		return rows(append(found, newTroubles(findings)...))
 	}
-	if err := c.run(ctx); err != nil {
+	confirmed := host.SequenceRow{Check: checkConfirmed, Object: sub.Slot}
+	err = c.run(ctx)
+	// What a slot of another server has confirmed says nothing of the rows that are meant.
+	if err == nil && isSame(sub.Watermark, c.mark.Watermark) && sub.Slot != "" {
+		confirmed.LSN, err = p.Confirmed(ctx, sub.Slot)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
@@ -51,6 +60,7 @@ func (w *Worker) check(ctx context.Context, r *host.SequenceRequest, p Publisher
 		},
 		identity(sub, c.mark.Watermark),
 		drift(sub, c, lagging),
+		confirmed,
 	})
 }
 
@@ -62,7 +72,7 @@ func identity(sub *host.Subscription, now host.Watermark) host.SequenceRow {
 	case last.SystemIdentifier == 0:
 		row.Detail = "No cycle has ended yet."
 		row.Hint = runSync(sub)
-	case last.SystemIdentifier == now.SystemIdentifier && last.Timeline == now.Timeline:
+	case isSame(last, now):
 		row.OK = known(true)
 		row.Detail = fmt.Sprintf("The publisher is still system %d on timeline %d.", now.SystemIdentifier, now.Timeline)
 	default:
@@ -72,6 +82,11 @@ func identity(sub *host.Subscription, now host.Watermark) host.SequenceRow {
 		row.Hint = runSync(sub)
 	}
 	return row
+}
+
+// isSame tells whether both are of one server, and of one history of it.
+func isSame(a, b host.Watermark) bool {
+	return a.SystemIdentifier == b.SystemIdentifier && a.Timeline == b.Timeline
 }
 
 // drift tells whether a sequence stands behind the publisher's at this moment. Those that core synchronizes, and that lag,

@@ -17,6 +17,7 @@ type Publisher interface {
 	Values(ctx context.Context, names []host.SequenceName) ([]publisher.Value, error)
 	Select(ctx context.Context, publications []string, selection host.SequenceSelection,
 		yield func([]host.SequenceName) error) error
+	Confirmed(ctx context.Context, slot string) (host.LSN, error)
 	User() string
 	Close()
 }

@@ -121,9 +121,15 @@ func TestCheckPublisher(t *testing.T) {
 	r.local("c", 7)
 	r.o.put("a", standing(10))
 	r.o.put("b", standing(7))
+	r.o.slots = map[string]host.LSN{"slot": 90, "another": 500}
 	checks := func() map[string]string {
 		found := map[string]string{}
 		for _, row := range r.ask(host.CheckPublisher).Rows {
+			if row.LSN != 0 {
+				require.Nil(t, row.OK)
+				found[row.Check+" "+row.Object] = row.LSN.String()
+				continue
+			}
 			ok := "unknown"
 			if row.OK != nil {
 				ok = fmt.Sprint(*row.OK)
@@ -134,12 +140,13 @@ func TestCheckPublisher(t *testing.T) {
 	}
 	want := map[string]string{
 		"publisher sub": "true", "publisher_identity sub": "unknown", "publisher_sequences sub": "false",
-		"publisher_sequence public.c": "false",
+		"publisher_sequence public.c": "false", "publisher_confirmed slot": "unknown",
 	}
 	require.Equal(t, want, checks())
 	require.Equal(t, at(5, true), r.h.Local(1, named("a")).Position)
 	r.turn()
 	want["publisher_identity sub"], want["publisher_sequences sub"] = "true", "true"
+	want["publisher_confirmed slot"] = host.LSN(90).String()
 	delete(want, "publisher_sequence public.c") // which is recorded now
 	require.Equal(t, want, checks())
 
@@ -161,7 +168,7 @@ func TestCheckPublisher(t *testing.T) {
 	require.Equal(t, want, checks(), "it differs in definition, so that there is nothing to compare")
 
 	r.o.mark.Timeline++
-	want["publisher_identity sub"] = "false"
+	want["publisher_identity sub"], want["publisher_confirmed slot"] = "false", "unknown" // it is the slot of another server
 	require.Equal(t, want, checks())
 	r.o.fail(host.Errorf("08006", "gone"))
 	require.Equal(t, map[string]string{"publisher sub": "unknown"}, checks())

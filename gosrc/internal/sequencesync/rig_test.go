@@ -25,6 +25,7 @@ type other struct {
 	hang     func(ctx context.Context) error // is called in the place of the next Mark
 	opened   int
 	closed   int
+	slots    map[string]host.LSN // what each has confirmed
 	selected []host.SequenceName
 }
 
@@ -77,6 +78,12 @@ func (o *other) Select(_ context.Context, _ []string, _ host.SequenceSelection, 
 	return yield(o.selected)
 }
 
+func (o *other) Confirmed(_ context.Context, slot string) (host.LSN, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.slots[slot], o.err
+}
+
 func (o *other) User() string { return "repl" }
 
 func (o *other) Close() {
@@ -122,7 +129,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	h, o := hosttest.NewSequences(), newOther()
-	h.Subscribe(host.Subscription{OID: 1, Name: "sub", Enabled: true, Requested: 1})
+	h.Subscribe(host.Subscription{OID: 1, Name: "sub", Enabled: true, Slot: "slot", Requested: 1})
 	return &rig{New(h, o.open), h, o, t}
 }
 
