@@ -15,6 +15,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -249,12 +250,11 @@ set_all(Oid subscription, const SetOne *sets, int count, StringInfo out, volatil
 	MemoryContextSwitchTo(memory);
 	read_subscription(subscription, &context);
 	context.strategy = GetAccessStrategy(BAS_BULKWRITE);
-	if (carefully)
-	{
-		/* The commit has to flush the WAL of the transaction that failed, too. */
-		(void) GetTopTransactionId();
-		ForceSyncCommit();
-	}
+	/*
+	 * A cycle that has set something ends with a commit that waits for the disk, and nothing claims that it was set before
+	 * (replsync_sequence_finish()): one wait is enough for all.
+	 */
+	(void) set_config_option("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE, GUC_ACTION_LOCAL, true, 0, false);
 	for (int i = progress->done; i < count; i++)
 	{
 		static int since_reset = 0;
