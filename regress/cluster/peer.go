@@ -90,8 +90,8 @@ type Proxy struct {
 	Port int
 
 	target string
-	filter func(io.Reader) io.Reader // of what the server sends
 	mu     sync.Mutex
+	filter func(io.Reader) io.Reader // of what the server sends
 	thawed *sync.Cond
 	frozen bool
 	refuse bool
@@ -139,6 +139,9 @@ func (s *Server) Proxy(t T) *Proxy {
 func (s *Server) WithoutKeepalives(t T) *Proxy {
 	t.Helper()
 	p := s.Proxy(t)
+	// It serves already.
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.filter = func(server io.Reader) io.Reader { return &keepalivesDropped{from: bufio.NewReader(server)} }
 	return p
 }
@@ -169,6 +172,16 @@ func (k *keepalivesDropped) Read(b []byte) (int, error) {
 	return n, nil
 }
 
+// answers is what is passed on of what the server sends.
+func (p *Proxy) answers(server io.Reader) io.Reader {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.filter == nil {
+		return server
+	}
+	return p.filter(server)
+}
+
 func (p *Proxy) serve(client net.Conn) {
 	if !p.add(client) {
 		return
@@ -180,10 +193,7 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	defer p.drop(server)
-	answers := io.Reader(server)
-	if p.filter != nil {
-		answers = p.filter(server)
-	}
+	answers := p.answers(server)
 	done := make(chan struct{}, 2)
 	pipe := func(to io.Writer, from io.Reader) {
 		buffer := make([]byte, 32*1024)
