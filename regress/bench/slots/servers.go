@@ -161,7 +161,8 @@ type positions struct{ restart, confirmed cluster.LSN }
 // slotPositions returns those of the slots that can be used.
 func slotPositions(ctx context.Context, conn *pgx.Conn, major int) (map[string]positions, error) {
 	sql := `SELECT slot_name, restart_lsn, confirmed_flush_lsn FROM pg_replication_slots
-		WHERE slot_type = 'logical' AND NOT temporary AND plugin = 'pgoutput' AND restart_lsn IS NOT NULL AND slot_name <> 'old'`
+		WHERE slot_type = 'logical' AND NOT temporary AND plugin = 'pgoutput'
+		AND restart_lsn IS NOT NULL AND confirmed_flush_lsn IS NOT NULL AND slot_name <> 'old'`
 	if major >= firstFailover {
 		sql += " AND failover"
 	}
