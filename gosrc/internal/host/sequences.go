@@ -33,7 +33,8 @@ type Sequences interface {
 	LocalSequences(ctx context.Context, subscription OID, after SequenceName, limit int) ([]LocalSequence, error)
 
 	// SetSequences sets sequences in one transaction, each with the rights that the subscription
-	// prescribes. One that cannot be set has its error in its result; the others are set.
+	// prescribes. One that cannot be set has its error in its result; the others are set. They are on disk once a later
+	// FinishSequences has written the watermark.
 	SetSequences(ctx context.Context, subscription OID, sets []SequenceSet) ([]SequenceSetResult, error)
 
 	// RecordSequences keeps what was found of sequences: in memory, for sequence_status; and in the table, where

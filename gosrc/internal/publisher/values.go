@@ -29,6 +29,7 @@ func (c *Client) Values(ctx context.Context, names []host.SequenceName) ([]Value
 	secondErr := <-second
 	if err == nil && host.HasCode(secondErr, codeTooManyConnections) {
 		c.alone = true
+		clear(values[half:])
 		secondErr = c.first.read(ctx, names[half:], values[half:])
 	}
 	if err == nil {
